@@ -1,0 +1,102 @@
+"""Audio Spectrogram Transformer (Gong et al., arXiv 2104.01778)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from petl_modules.access_points import AST
+from petl_modules.backbones.base import Backbone, Tokens, valid
+from petl_modules.backbones.features import KaldiFilterbank
+from petl_modules.errors import UserError
+
+
+class ASTBackbone(Backbone):
+    """AST on clips of any length up to its position table's.
+
+    Padding is masked: a clip's tokens are the patches that lie inside it, whatever
+    it is batched with. The table is cut to the tokens; when `max_duration` asks for
+    more than the checkpoint's, its time axis is interpolated once, here.
+
+    Arguments
+    ---------
+    model : transformers.ASTModel
+    source : str
+    preprocessing : dict
+        sampling_rate (Hz), mean, std, do_normalize.
+    max_duration : float or None
+        Seconds that must fit.
+    spec_augment : callable or None
+    """
+
+    def __init__(
+        self, model, source, preprocessing, max_duration=None, spec_augment=None
+    ):
+        rate = preprocessing["sampling_rate"]
+        super().__init__(model, AST, source, rate, preprocessing, spec_augment)
+        self.max_duration = max_duration
+        self.filterbank = KaldiFilterbank(rate, model.config.num_mel_bins)
+        positions = model.embeddings.position_embeddings
+        self.grid = model.embeddings.get_shape(model.config)
+        if max_duration is not None:
+            frames = self.filterbank.frames(torch.tensor(round(max_duration * rate)))
+            tokens = int(self.time_tokens(frames))
+            if tokens > self.grid[1]:
+                longer = stretched(positions.data, self.grid, tokens)
+                model.embeddings.position_embeddings = nn.Parameter(longer)
+                self.grid = (self.grid[0], tokens)
+
+    def time_tokens(self, frames):
+        """Number of patches along time that lie inside `frames` frames."""
+        config = self.model.config
+        return (frames - config.patch_size).clamp(min=0) // config.time_stride + 1
+
+    def embed(self, wavs, counts):
+        wavs = wavs[:, : int(counts.max())]
+        bank = self.filterbank
+        shortest = bank.length + (self.model.config.patch_size - 1) * bank.shift
+        wavs = F.pad(wavs, (0, max(0, shortest - wavs.shape[1])))
+        features = bank(wavs)
+        if self.preprocessing["do_normalize"]:
+            mean, std = self.preprocessing["mean"], self.preprocessing["std"]
+            features = (features - mean) / (2 * std)
+        features = self.augmented(features.transpose(1, 2))
+        embeddings = self.model.embeddings
+        projection = embeddings.patch_embeddings.projection
+        patches = projection(features.unsqueeze(1))  # (batch, hidden, freq, time)
+        time = patches.shape[-1]
+        if time > self.grid[1]:
+            raise UserError(
+                f"A clip of {wavs.shape[1] / self.sample_rate:.1f} s is longer than the "
+                f"backbone's position table: set max_duration to cut clips, or to the "
+                "longest clip's seconds to stretch the table."
+            )
+        positions = embeddings.position_embeddings
+        table = positions[:, 2:].unflatten(1, self.grid)[:, :, :time].flatten(1, 2)
+        hidden = patches.flatten(2).transpose(1, 2) + table
+        inside = valid(self.time_tokens(bank.frames(counts)), time)
+        inside = inside.unsqueeze(1).expand(-1, self.grid[0], -1).flatten(1)
+        hidden, inside = valid_first(hidden, inside)
+        special = torch.cat([embeddings.cls_token, embeddings.distillation_token], 1)
+        special = (special + positions[:, :2]).expand(len(hidden), -1, -1)
+        hidden = embeddings.dropout(torch.cat([special, hidden], 1))
+        return Tokens(hidden, F.pad(inside, (2, 0), value=True), special=2)
+
+
+def valid_first(hidden, mask):
+    """Tokens and mask with the padding moved to the end.
+
+    The patches of one frequency follow those of another, each with its padding; a
+    convolution over the tokens must meet them as it does where nothing is padded.
+    """
+    order = (~mask).int().argsort(dim=1, stable=True)
+    index = order.unsqueeze(-1).expand_as(hidden)
+    return hidden.gather(1, index), mask.gather(1, order)
+
+
+def stretched(positions, grid, time):
+    """Position table `(1, 2 + freq * time, hidden)` with its time axis interpolated
+    to `time` places."""
+    table = positions[:, 2:].unflatten(1, grid).permute(0, 3, 1, 2)
+    table = F.interpolate(table, (grid[0], time), mode="bilinear", align_corners=False)
+    table = table.permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([positions[:, :2], table], 1)

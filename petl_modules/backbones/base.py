@@ -1,0 +1,160 @@
+"""What every backbone is: waveforms in, hidden states and a mask out."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from petl_modules.access_points import AccessPoints, first
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A sequence inside the Transformer: `special` tokens of the backbone (CLS),
+    then `prompts` learned tokens, then sound.
+
+    Attributes
+    ----------
+    hidden : torch.Tensor
+        `(batch, tokens, hidden)`.
+    mask : torch.Tensor
+        `(batch, tokens)`, True for valid tokens.
+    special, prompts : int
+        Number of leading tokens of each kind.
+    layers : tuple of Tokens or None
+        The input of the first layer and the output of every layer, the last one
+        normalised, if they were asked for.
+    """
+
+    hidden: torch.Tensor
+    mask: torch.Tensor
+    special: int = 0
+    prompts: int = 0
+    layers: tuple = field(default=None, repr=False)
+
+
+class Backbone(nn.Module):
+    """A pretrained Transformer for sound, run layer by layer.
+
+    A subclass says in `embed` how waveforms become the tokens of the first layer,
+    and in `run_layer` how a layer is called; the loop over the layers is here, so
+    that learned tokens can be put in, LayerDrop cannot strike, and short clips
+    cost what they are.
+
+    Arguments
+    ---------
+    model : transformers.PreTrainedModel
+    family : Family
+        Its access points.
+    source : str
+        Hub id or folder that the weights came from.
+    sample_rate : int
+        Hz.
+    preprocessing : dict
+        All that the features depend on, JSON-able.
+    spec_augment : callable or None
+        Maps features to features; used only while `augment` is on.
+    """
+
+    max_duration = None  # seconds that a position table was stretched for
+
+    def __init__(
+        self, model, family, source, sample_rate, preprocessing, spec_augment=None
+    ):
+        super().__init__()
+        self.model = model
+        self.source = source
+        self.sample_rate = sample_rate
+        self.preprocessing = preprocessing
+        self.spec_augment = spec_augment
+        self.augment = False
+        self.hidden_size = model.config.hidden_size
+        self.points = AccessPoints(model, family, self.hidden_size)
+        self.num_layers = len(self.points.layers)
+        self._fingerprint = None
+
+    @property
+    def family(self):
+        """The model type in transformers' terms, such as whisper."""
+        return self.model.config.model_type
+
+    def embed(self, wavs, wav_lens):
+        """Waveforms `(batch, samples)` and lengths in samples `(batch,)` to the
+        `Tokens` that enter the first layer."""
+        raise NotImplementedError
+
+    def run_layer(self, layer, hidden, attention_mask, state):
+        """One layer; `state` is a dict that lives as long as one forward pass."""
+        return first(layer(hidden, attention_mask=attention_mask))
+
+    def forward(self, wavs, wav_lens=None, all_layers=False):
+        """Hidden states of a batch of waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            `(batch, samples)` at `sample_rate`, zero-padded on the right.
+        wav_lens : torch.Tensor or None
+            `(batch,)`, relative to the longest; None when nothing is padded.
+        all_layers : bool
+            Whether `layers` of the result is filled.
+
+        Returns
+        -------
+        Tokens
+            After the last LayerNorm.
+        """
+        tokens = self.embed(wavs, sample_counts(wavs, wav_lens))
+        states, run = [], {}
+        padded = not bool(tokens.mask.all())  # one look, before the loop: it waits
+        for points in self.points.layers:
+            for function in points.before:
+                tokens = function(tokens)
+            states.append(tokens)
+            self.points.mask = tokens.mask if padded else None
+            attention_mask = tokens.mask[:, None, None, :] if padded else None
+            hidden = self.run_layer(points.module, tokens.hidden, attention_mask, run)
+            tokens = replace(tokens, hidden=hidden)
+        if not self.points.layers[-1].post_norm:
+            tokens = replace(tokens, hidden=self.points.last_norm(tokens.hidden))
+        if all_layers:
+            tokens = replace(tokens, layers=(*states, tokens))
+        return tokens
+
+    def idle_parameters(self):
+        """Parameters that the forward pass does not train even when all others do."""
+        return []
+
+    def augmented(self, features):
+        """`features`, with SpecAugment in training."""
+        if self.augment and self.spec_augment is not None:
+            return self.spec_augment(features)
+        return features
+
+    def fingerprint(self):
+        """SHA-256 of the pretrained weights and preprocessing, as they were at the
+        first call."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(
+                json.dumps(self.preprocessing, sort_keys=True).encode()
+            )
+            for name, tensor in sorted(self.model.state_dict().items()):
+                digest.update(f"{name}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().float().cpu().contiguous().numpy())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+def sample_counts(wavs, wav_lens):
+    """Relative lengths to numbers of samples, `(batch,)`."""
+    samples = wavs.shape[1]
+    if wav_lens is None:
+        return wavs.new_full((wavs.shape[0],), samples, dtype=torch.long)
+    return (wav_lens.to(wavs.device) * samples).round().long().clamp(1, samples)
+
+
+def valid(counts, length):
+    """Mask `(batch, length)` that is True for the first `counts` places."""
+    return torch.arange(length, device=counts.device) < counts.unsqueeze(1)

@@ -1,0 +1,122 @@
+"""Spectral features of batches of waveforms, on the waveforms' device."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchaudio import transforms
+from torchaudio.compliance import kaldi
+
+# Kaldi's frames: 25 ms every 10 ms, and its floor under the logarithm
+FRAME_MS, SHIFT_MS = 25, 10
+
+
+class KaldiFilterbank(nn.Module):
+    """`torchaudio.compliance.kaldi.fbank` for whole batches, bit-equal to it, with
+    the settings of AST: Hann window, no dither, HTK's mel scale.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Hz.
+    num_mel_bins : int
+        Number of mel bins.
+    """
+
+    def __init__(self, sample_rate, num_mel_bins):
+        super().__init__()
+        self.length = sample_rate * FRAME_MS // 1000
+        self.shift = sample_rate * SHIFT_MS // 1000
+        self.fft_size = 1 << (self.length - 1).bit_length()
+        window = torch.hann_window(self.length, periodic=False)
+        banks, _ = kaldi.get_mel_banks(
+            num_mel_bins, self.fft_size, sample_rate, 20.0, 0.0, 100.0, -500.0, 1.0
+        )
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("banks", F.pad(banks, (0, 1)), persistent=False)
+
+    def frames(self, samples):
+        """Number of frames of clips of `samples` samples."""
+        return (samples - self.length).clamp(min=0) // self.shift + 1
+
+    def forward(self, wavs):
+        """`(batch, samples)` to `(batch, frames, mel bins)`."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            wavs = wavs.float()
+            if wavs.shape[1] < self.length:
+                wavs = F.pad(wavs, (0, self.length - wavs.shape[1]))
+            frames = wavs.unfold(1, self.length, self.shift)
+            frames = frames - frames.mean(-1, keepdim=True)
+            last = torch.cat([frames[..., :1], frames[..., :-1]], -1)
+            frames = (frames - 0.97 * last) * self.window
+            frames = F.pad(frames, (0, self.fft_size - self.length))
+            power = torch.fft.rfft(frames).abs().pow(2.0)
+            energies = torch.stack([clip @ self.banks.T for clip in power])
+            return energies.clamp(min=torch.finfo(torch.float).eps).log()
+
+
+class WhisperLogMel(nn.Module):
+    """Whisper's log-mel spectrogram, as if the clip were followed by silence.
+
+    Arguments
+    ---------
+    mel_filters : torch.Tensor
+        `(fft_size / 2 + 1, mel bins)`, of transformers' feature extractor.
+    fft_size, hop_length : int
+        In samples.
+    """
+
+    def __init__(self, mel_filters, fft_size, hop_length):
+        super().__init__()
+        self.fft_size, self.hop_length = fft_size, hop_length
+        self.register_buffer("filters", mel_filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+
+    def forward(self, wavs, frames):
+        """`(batch, samples)` to `(batch, mel bins, frames)`."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            wavs = wavs.float()
+            half = self.fft_size // 2
+            need = (frames - 1) * self.hop_length + half
+            wavs = F.pad(wavs, (0, max(0, half + 1 - wavs.shape[1])))
+            wavs = F.pad(wavs.unsqueeze(1), (half, 0), mode="reflect").squeeze(1)
+            wavs = F.pad(wavs, (0, max(0, need + half - wavs.shape[1])))
+            spectrum = torch.stft(
+                wavs[:, : need + half],
+                self.fft_size,
+                self.hop_length,
+                window=self.window,
+                center=False,
+                return_complex=True,
+            )
+            mel = self.filters.T @ spectrum.abs() ** 2
+            log = mel.clamp(min=1e-10).log10()
+            log = log.maximum(log.amax((1, 2), keepdim=True) - 8.0)
+            return (log + 4.0) / 4.0
+
+
+class SpecAugment(nn.Module):
+    """One frequency mask and one time mask per clip (arXiv 1904.08779), filled with
+    `fill`.
+
+    Arguments
+    ---------
+    freq, time : int
+        Greatest width in mel bins and in frames.
+    fill : float
+        Value of masked bins; 0 is the mean of normalised features.
+    """
+
+    def __init__(self, freq, time, fill=0.0):
+        super().__init__()
+        self.freq = transforms.FrequencyMasking(freq, iid_masks=True)
+        self.time = transforms.TimeMasking(time, iid_masks=True)
+        self.fill = fill
+
+    def forward(self, spectrogram):
+        """`(batch, mel bins, frames)` to the same, masked."""
+        masked = spectrogram.unsqueeze(1)
+        if self.freq.mask_param:
+            masked = self.freq(masked, self.fill)
+        if self.time.mask_param:
+            masked = self.time(masked, self.fill)
+        return masked.squeeze(1)

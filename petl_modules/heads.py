@@ -1,0 +1,101 @@
+"""Heads: from hidden states to what a task predicts."""
+
+import torch
+from torch import nn
+
+from petl_modules.errors import UserError
+from petl_modules.methods.adapters import masked_mean
+from petl_modules.methods.base import one_of
+
+POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
+
+
+class ClassificationHead(nn.Module):
+    """Mean over tokens, weighted sum of layers and projector if asked for, Linear.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the tokens.
+    num_classes : int
+    pooling : str
+        Which valid tokens the mean is over: all, cls, prompts, speech (all but cls
+        and prompts), prompts+speech.
+    weighted_sum : bool
+        Learn a softmax-weighted sum of the layers' outputs (as SUPERB does), instead
+        of reading the last.
+    num_layers : int or None
+        Transformer layers of the backbone, for `weighted_sum`.
+    projector_size : int or None
+        Size of a linear projection before the classifier, as in SURE.
+
+    Attributes
+    ----------
+    settings : dict
+        The arguments, JSON-able; they rebuild the head.
+    """
+
+    def __init__(
+        self,
+        hidden_size,
+        num_classes,
+        pooling="all",
+        weighted_sum=False,
+        num_layers=None,
+        projector_size=None,
+    ):
+        super().__init__()
+        self.settings = {
+            "hidden_size": hidden_size,
+            "num_classes": num_classes,
+            "pooling": pooling,
+            "weighted_sum": weighted_sum,
+            "num_layers": num_layers,
+            "projector_size": projector_size,
+        }
+        self.pooling = one_of("pooling", pooling, POOLINGS)
+        self.weighted_sum = weighted_sum
+        if weighted_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(num_layers + 1))
+        self.projector = None
+        if projector_size:
+            self.projector = nn.Linear(hidden_size, projector_size)
+        self.linear = nn.Linear(projector_size or hidden_size, num_classes)
+
+    def forward(self, tokens):
+        """`Tokens` (with `layers` for `weighted_sum`) to logits `(batch, classes)`."""
+        layers = tokens.layers if self.weighted_sum else (tokens,)
+        return self.classify(torch.stack([self.pool(layer) for layer in layers], 1))
+
+    def pool(self, tokens):
+        """`Tokens` to `(batch, hidden)`."""
+        start, stop = self._span(tokens)
+        mask = tokens.mask[:, start:stop]
+        return masked_mean(tokens.hidden[:, start:stop], mask)
+
+    def classify(self, pooled):
+        """Pooled layers `(batch, layers, hidden)` to logits."""
+        if self.weighted_sum:
+            weights = self.layer_weights.softmax(0).unsqueeze(-1)
+            pooled = (pooled * weights).sum(1)
+        else:
+            pooled = pooled[:, -1]
+        if self.projector is not None:
+            pooled = self.projector(pooled)
+        return self.linear(pooled)
+
+    def _span(self, tokens):
+        special, prompts = tokens.special, tokens.special + tokens.prompts
+        start, stop = {
+            "all": (0, None),
+            "cls": (0, special),
+            "prompts": (special, prompts),
+            "speech": (prompts, None),
+            "prompts+speech": (special, None),
+        }[self.pooling]
+        if start == stop:
+            raise UserError(
+                f"pooling={self.pooling} finds no such tokens here: cls needs an AST, "
+                "prompts needs method=prompt."
+            )
+        return start, stop

@@ -1,0 +1,316 @@
+"""Adapters: small modules that read a site's input or output and add to it.
+
+All map `(batch, time, hidden)` to the same shape, start at zero (the last
+projection is zero, so the adapted model starts as the base model), and take a
+mask of the valid frames, so that padding never leaks through a convolution, a
+mean or a batch statistic.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from petl_modules.errors import UserError
+from petl_modules.methods.base import Method, bottleneck_width, one_of
+
+ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+
+
+class Bottleneck(nn.Module):
+    """`up(act(down(x)))` (Houlsby et al. 2019; for AST: arXiv 2312.03694).
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size d of the tokens.
+    rank, reduction_rate : int, float
+        Width r, or d / r (64 by default).
+    activation : str
+        gelu, relu or silu.
+    dropout : float
+        On the narrow features.
+
+    Example
+    -------
+    >>> Bottleneck(hidden_size=768, rank=12)(torch.randn(2, 10, 768)).abs().sum()
+    tensor(0., grad_fn=<SumBackward0>)
+    """
+
+    def __init__(
+        self,
+        hidden_size,
+        rank=None,
+        reduction_rate=None,
+        activation="gelu",
+        dropout=0.0,
+    ):
+        super().__init__()
+        width = bottleneck_width(hidden_size, rank, reduction_rate)
+        one_of("activation", activation, ACTIVATIONS)
+        self.act = ACTIVATIONS[activation]
+        self.down = nn.Linear(hidden_size, width)
+        self.dropout = nn.Dropout(dropout)
+        self.up = zeroed(nn.Linear(width, hidden_size))
+
+    def forward(self, x, mask=None):
+        """`(batch, time, hidden)` to the same; each token by itself."""
+        return self.up(self.dropout(self.act(self.down(x))))
+
+
+class Conformer(nn.Module):
+    """The convolution module of Conformer, narrow (arXiv 2312.03694).
+
+    LayerNorm, pointwise convolution d to 2r, GLU, depthwise convolution,
+    BatchNorm over the valid frames, SiLU, pointwise convolution r to d.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size d of the tokens.
+    rank, reduction_rate : int, float
+        Width r, or d / r (96 by default: r = 8 at d = 768).
+    kernel_size : int
+        Of the depthwise convolution, in tokens.
+    dropout : float
+        On the narrow features.
+    """
+
+    def __init__(
+        self,
+        hidden_size,
+        rank=None,
+        reduction_rate=None,
+        kernel_size=31,
+        dropout=0.0,
+    ):
+        super().__init__()
+        width = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=96)
+        self.norm = nn.LayerNorm(hidden_size)
+        self.down = nn.Linear(hidden_size, 2 * width)
+        self.conv = SameConv1d(width, width, kernel_size, groups=width)
+        self.batch_norm = MaskedBatchNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.up = zeroed(nn.Linear(width, hidden_size))
+
+    def forward(self, x, mask=None):
+        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        x = F.glu(self.down(self.norm(x)))
+        x = self.batch_norm(self.conv(x, mask), mask)
+        return self.up(self.dropout(F.silu(x)))
+
+
+class Convpass(nn.Module):
+    """Down, QuickGELU, convolution, QuickGELU, dropout, up (Jie and Deng, arXiv
+    2207.07039; for audio: arXiv 2402.00828).
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size d of the tokens.
+    rank, reduction_rate : int, float
+        Width r, or d / r (64 by default).
+    kernel_size : int
+        Of the convolution over time, in tokens.
+    dropout : float
+        Before the last projection.
+    """
+
+    def __init__(
+        self, hidden_size, rank=None, reduction_rate=None, kernel_size=3, dropout=0.1
+    ):
+        super().__init__()
+        width = bottleneck_width(hidden_size, rank, reduction_rate)
+        self.down = nn.Linear(hidden_size, width)
+        self.conv = SameConv1d(width, width, kernel_size)
+        self.dropout = nn.Dropout(dropout)
+        self.up = zeroed(nn.Linear(width, hidden_size))
+
+    def forward(self, x, mask=None):
+        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        x = self.conv(quick_gelu(self.down(x)), mask)
+        return self.up(self.dropout(quick_gelu(x)))
+
+
+class ConvAdapter(nn.Module):
+    """SURE's ConvAdapter (arXiv 2303.03267): three thin convolutions over time and
+    a squeeze-and-excite gate.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size d of the tokens, a multiple of 16.
+    """
+
+    def __init__(self, hidden_size):
+        super().__init__()
+        if hidden_size % 16:
+            raise UserError(
+                f"conv_adapter needs a hidden size that 16 divides, not {hidden_size}."
+            )
+        half = hidden_size // 2
+        self.norm = nn.LayerNorm(hidden_size)
+        self.narrow = SameConv1d(hidden_size, half, 3, groups=half, bias=False)
+        self.depthwise = SameConv1d(half, half, 5, groups=half, bias=False)
+        self.widen = SameConv1d(half, hidden_size, 3, groups=half, bias=False)
+        self.squeeze = nn.Linear(hidden_size, hidden_size // 16, bias=False)
+        self.excite = nn.Linear(hidden_size // 16, hidden_size, bias=False)
+        nn.init.zeros_(self.widen.weight)
+
+    def forward(self, x, mask=None):
+        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        x = F.relu(self.narrow(self.norm(x), mask))
+        x = self.widen(self.depthwise(x, mask), mask)
+        gate = self.excite(F.relu(self.squeeze(masked_mean(x, mask))))
+        return x * torch.sigmoid(gate).unsqueeze(1)
+
+
+class SiteAdapters(Method):
+    """One module at each site: the method behind every adapter and mixture.
+
+    With `z` the site's input, `F` the frozen block, `A` the module:
+    parallel `F(z) + A(z)`; sequential, after `F(z) + A(F(z))`, or `A(F(z))`
+    without `residual`; sequential, before `F(z + A(z))`.
+
+    Arguments
+    ---------
+    adapter : type
+        The module's class, built from `hidden_size` and `knobs`.
+    site : str
+        mhsa, ffn or both (Pfeiffer: one site; Houlsby: both).
+    placement : str
+        parallel or sequential.
+    position : str
+        after or before, for sequential.
+    residual : bool
+        Whether sequential, after keeps `F(z)`. Without it the adapted model does
+        not start as the base model.
+    train_norm : bool
+        Whether the LayerNorm of the site trains too.
+    layers : list of int or None
+        Restrict the method to these layers.
+    **knobs
+        For the module.
+    """
+
+    def __init__(
+        self,
+        adapter,
+        site="mhsa",
+        placement="parallel",
+        position="after",
+        residual=True,
+        train_norm=True,
+        layers=None,
+        **knobs,
+    ):
+        super().__init__(layers)
+        one_of("site", site, ("mhsa", "ffn", "both"))
+        one_of("placement", placement, ("parallel", "sequential"))
+        one_of("position", position, ("after", "before"))
+        if placement == "parallel" and position == "before":
+            raise UserError(
+                "position=before has no meaning with placement=parallel: set "
+                "placement=sequential too."
+            )
+        if not residual and (placement, position) != ("sequential", "after"):
+            raise UserError(
+                "residual=False is for placement=sequential with position=after."
+            )
+        self.adapter, self.adapter_knobs = adapter, knobs
+        self.sites = ("mhsa", "ffn") if site == "both" else (site,)
+        self.placement, self.position, self.residual = placement, position, residual
+        self.with_norm = train_norm
+
+    def attach(self, model):
+        for layer in self.chosen_layers(model):
+            for site in self.sites:
+                adapter = self.adapter(model.points.hidden_size, **self.adapter_knobs)
+                self._hook(layer.sites[site], model.add(self, layer, site, adapter))
+                if self.with_norm:
+                    model.train_norm(layer, site)
+
+    def _hook(self, site, adapter):
+        if self.placement == "parallel":
+            site.around(lambda z, out, mask: out + adapter(z, mask))
+        elif self.position == "before":
+            site.before(lambda z, mask: z + adapter(z, mask))
+        elif self.residual:
+            site.around(lambda z, out, mask: out + adapter(out, mask))
+        else:
+            site.around(lambda z, out, mask: adapter(out, mask))
+
+
+class BlockAdapters(Method):
+    """`ConvAdapter` on the output of every feed-forward block, residual included:
+    `h + A(h)`, as in SURE.
+
+    Arguments
+    ---------
+    adapter : type
+        The module's class, built from `hidden_size` and `knobs`.
+    train_norm : bool
+        Whether the LayerNorm of the feed-forward block trains too.
+    layers : list of int or None
+        Restrict the method to these layers.
+    **knobs
+        For the module.
+    """
+
+    def __init__(self, adapter, train_norm=True, layers=None, **knobs):
+        super().__init__(layers)
+        self.adapter, self.adapter_knobs = adapter, knobs
+        self.with_norm = train_norm
+
+    def attach(self, model):
+        for layer in self.chosen_layers(model):
+            adapter = self.adapter(model.points.hidden_size, **self.adapter_knobs)
+            self._hook(layer, model.add(self, layer, "ffn", adapter))
+            if self.with_norm:
+                model.train_norm(layer, "ffn")
+
+    def _hook(self, layer, adapter):
+        layer.on_block_output(lambda h, mask: h + adapter(h, mask))
+
+
+class SameConv1d(nn.Conv1d):
+    """Convolution over the time of `(batch, time, channels)` that keeps the length
+    (even kernels too) and reads zeros where `mask` is False."""
+
+    def forward(self, x, mask=None):
+        if mask is not None:
+            x = x * mask.unsqueeze(-1)
+        reach = self.kernel_size[0] - 1
+        x = F.pad(x.transpose(1, 2), (reach // 2, reach - reach // 2))
+        return super().forward(x).transpose(1, 2)
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """BatchNorm over the valid frames of `(batch, time, channels)`."""
+
+    def forward(self, x, mask=None):
+        if mask is None or not self.training:
+            return super().forward(x.flatten(0, 1)).view_as(x)
+        valid = super().forward(x[mask])
+        return torch.zeros_like(x, dtype=valid.dtype).masked_scatter(
+            mask.unsqueeze(-1), valid
+        )
+
+
+def masked_mean(x, mask=None):
+    """Mean over the valid time steps: `(batch, time, size)` to `(batch, size)`."""
+    if mask is None:
+        return x.mean(1)
+    weights = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def quick_gelu(x):
+    """`x * sigmoid(1.702 x)`."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def zeroed(linear):
+    """The layer with weight and bias set to zero."""
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

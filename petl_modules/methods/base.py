@@ -1,0 +1,89 @@
+"""What all methods share: the contract of a method, and small helpers."""
+
+from petl_modules.errors import UserError
+
+
+class Method:
+    """A way to adapt a frozen backbone.
+
+    A method is a recipe for `petl_modules.adapted.AdaptedModel`: it says which
+    tensors train and where new modules go, and knows no backbone.
+
+    Attributes
+    ----------
+    name : str
+        Set by `make_method`; part of the names of the tensors.
+    knobs : dict
+        The settings, JSON-able; with the name they rebuild the method.
+    layers : list of int or None
+        The layers that the method touches, None for all of them.
+    """
+
+    name = "method"
+    mergeable = False
+
+    def __init__(self, layers=None):
+        self.layers = layers
+        self.knobs = {}
+
+    def attach(self, model):
+        """Put modules in and switch gradients on.
+
+        Arguments
+        ---------
+        model : AdaptedModel
+            Offers `points`, `add`, `train_norm` and `train_parameter`.
+        """
+        raise UserError(f"The method {self.name} has no attach function.")
+
+    def merge(self, model):
+        """Fold the method's modules into the backbone's weights."""
+
+    def unmerge(self, model):
+        """Undo `merge`, bit by bit."""
+
+    def chosen_layers(self, model):
+        """The access points of the layers that `layers` names."""
+        points, count = model.points.layers, len(model.points.layers)
+        if self.layers is None:
+            return list(points)
+        chosen = [self.layers] if isinstance(self.layers, int) else list(self.layers)
+        wrong = [i for i in chosen if not isinstance(i, int) or not -count <= i < count]
+        if wrong or not chosen:
+            raise UserError(
+                f"layers={chosen} does not fit a backbone of {count} layers: give a "
+                f"list of numbers from 0 to {count - 1} (or -{count} to -1)."
+            )
+        return [points[i] for i in sorted({i % count for i in chosen})]
+
+
+def bottleneck_width(hidden_size, rank=None, reduction_rate=None, default_rate=64):
+    """Width r of a bottleneck: `rank`, or `round(hidden_size / reduction_rate)`.
+
+    Example
+    -------
+    >>> bottleneck_width(768), bottleneck_width(768, rank=6)
+    (12, 6)
+    """
+    if rank is not None and reduction_rate is not None:
+        raise UserError("Give rank or reduction_rate, not both.")
+    if rank is None:
+        if reduction_rate is not None and not reduction_rate > 0:
+            raise UserError(f"reduction_rate={reduction_rate} must be above 0.")
+        rank = max(1, round(hidden_size / (reduction_rate or default_rate)))
+    if not isinstance(rank, int) or rank < 1:
+        raise UserError(f"rank={rank} must be a whole number of at least 1.")
+    return rank
+
+
+def one_of(name, value, choices):
+    """`value`, if it is among `choices`.
+
+    Raises
+    ------
+    UserError
+        Naming the choices.
+    """
+    if value not in choices:
+        raise UserError(f"{name}={value} is unknown: choose {' or '.join(choices)}.")
+    return value

@@ -1,0 +1,144 @@
+"""Mixtures of adapters (Cappellazzo et al., arXiv 2402.00828), in their fast forms."""
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from petl_modules.methods.adapters import SameConv1d, quick_gelu
+from petl_modules.methods.base import bottleneck_width, one_of
+
+
+class DenseMoA(nn.Module):
+    """N adapters, mixed for each token by a softmax router.
+
+    Computed as one gated wide bottleneck: one product gives all narrow features
+    and the router's logits, the gates act in the narrow space, and one product
+    with the up-projections (their biases are N more rows, read by the gates)
+    gives the sum; no expert's full-width output is ever stored.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size d of the tokens.
+    num_adapters : int
+        Number N of experts.
+    rank, reduction_rate : int, float
+        Width r of an expert, or d / r (128 by default).
+    expert : str
+        bottleneck or convpass.
+    kernel_size : int
+        Of convpass, in tokens.
+    dropout : float
+        On the narrow features of convpass experts.
+    """
+
+    no_decay = ("up_bias",)
+
+    def __init__(
+        self,
+        hidden_size,
+        num_adapters=7,
+        rank=None,
+        reduction_rate=None,
+        expert="bottleneck",
+        kernel_size=3,
+        dropout=0.1,
+    ):
+        super().__init__()
+        one_of("expert", expert, ("bottleneck", "convpass"))
+        self.num_adapters = num_adapters
+        self.width = bottleneck_width(
+            hidden_size, rank, reduction_rate, default_rate=128
+        )
+        narrow = num_adapters * self.width
+        self.down = nn.Linear(hidden_size, narrow + num_adapters)
+        self.up = nn.Parameter(torch.zeros(narrow, hidden_size))
+        self.up_bias = nn.Parameter(torch.zeros(num_adapters, hidden_size))
+        self.expert = expert
+        if expert == "convpass":
+            self.conv = SameConv1d(narrow, narrow, kernel_size, groups=num_adapters)
+            self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, mask=None):
+        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        narrow, logits = self.down(x).split(
+            [self.num_adapters * self.width, self.num_adapters], dim=-1
+        )
+        if self.expert == "convpass":
+            narrow = self.conv(quick_gelu(narrow), mask)
+            narrow = self.dropout(quick_gelu(narrow))
+        else:
+            narrow = F.gelu(narrow)
+        gates = logits.softmax(-1)
+        gated = narrow.unflatten(-1, (self.num_adapters, -1)) * gates.unsqueeze(-1)
+        gated = torch.cat([gated.flatten(-2), gates.to(gated.dtype)], -1)
+        return gated @ torch.cat([self.up, self.up_bias])
+
+
+class SoftMoA(nn.Module):
+    """Soft mixture of N adapters with p slots each (Puigcerver et al. 2308.00951).
+
+    Every slot reads a convex combination of the valid tokens, every token a
+    convex combination of the slots' outputs; all experts run as one batched
+    product.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size d of the tokens.
+    num_adapters : int
+        Number N of experts.
+    num_slots : int
+        Slots p of each expert.
+    rank, reduction_rate : int, float
+        Width r of an expert, or d / r (128 by default).
+    normalize : bool
+        L2-normalise tokens and slots for the logits (and for these only), with a
+        learned scale.
+    """
+
+    no_decay = ("down_bias", "up_bias")
+
+    def __init__(
+        self,
+        hidden_size,
+        num_adapters=7,
+        num_slots=1,
+        rank=None,
+        reduction_rate=None,
+        normalize=False,
+    ):
+        super().__init__()
+        d, n, p = hidden_size, num_adapters, num_slots
+        r = bottleneck_width(d, rank, reduction_rate, default_rate=128)
+        # Xavier-normal with the fans of the matrix d x (n p)
+        self.slots = nn.Parameter(torch.randn(d, n, p) * sqrt(2 / (d + n * p)))
+        self.scale = nn.Parameter(torch.ones(())) if normalize else None
+        self.down = nn.Parameter(torch.empty(n, d, r).uniform_(-1, 1) / sqrt(d))
+        self.down_bias = nn.Parameter(torch.empty(n, 1, r).uniform_(-1, 1) / sqrt(d))
+        self.up = nn.Parameter(torch.zeros(n, r, d))
+        self.up_bias = nn.Parameter(torch.zeros(n, 1, d))
+
+    def forward(self, x, mask=None):
+        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        batch, _, d = x.shape
+        n, p = self.slots.shape[1:]
+        logits = self._logits(x)  # (batch, time, n p)
+        combine = logits.softmax(-1).to(x.dtype)
+        if mask is not None:
+            logits = logits.masked_fill(~mask.unsqueeze(-1), float("-inf"))
+        dispatch = logits.softmax(1).to(x.dtype)
+        inputs = dispatch.transpose(1, 2) @ x  # (batch, n p, d)
+        inputs = inputs.view(batch, n, p, d).transpose(0, 1).reshape(n, batch * p, d)
+        narrow = F.gelu(torch.baddbmm(self.down_bias, inputs, self.down))
+        outputs = torch.baddbmm(self.up_bias, narrow, self.up)
+        outputs = outputs.view(n, batch, p, d).transpose(0, 1).reshape(batch, n * p, d)
+        return combine @ outputs
+
+    def _logits(self, x):
+        slots = self.slots.flatten(1)
+        if self.scale is None:
+            return x @ slots
+        return F.normalize(x, dim=-1) @ (self.scale * F.normalize(slots, dim=0))

@@ -1,0 +1,152 @@
+"""Learned tokens (prompt tuning) and learned keys and values (prefix tuning)."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from petl_modules.errors import UserError
+from petl_modules.methods.base import Method
+
+
+class Prompt(nn.Module):
+    """Learned tokens (VPT, arXiv 2203.12119; for AST: arXiv 2312.03694).
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the tokens.
+    prompt_length : int
+        Number of tokens.
+    prompt_dropout : float
+        On the tokens.
+    """
+
+    no_decay = ("tokens",)
+
+    def __init__(self, hidden_size, prompt_length=25, prompt_dropout=0.0):
+        super().__init__()
+        positive("prompt_length", prompt_length)
+        self.tokens = nn.Parameter(torch.randn(prompt_length, hidden_size) * 0.02)
+        self.dropout = nn.Dropout(prompt_dropout)
+
+    def forward(self, batch_size=1):
+        """Tokens `(batch, prompt_length, hidden_size)`."""
+        return self.dropout(self.tokens.expand(batch_size, -1, -1))
+
+
+class Prefix(nn.Module):
+    """Learned keys and values (Li and Liang, arXiv 2101.00190).
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of keys and values, over all heads.
+    prompt_length : int
+        Number of learned vectors, half of them keys and half values.
+    prompt_dropout : float
+        On keys and values.
+    projection : int or None
+        Width of a two-layer projection that makes keys and values from learned
+        vectors, None for keys and values learned directly.
+    """
+
+    no_decay = ("vectors",)
+
+    def __init__(
+        self, hidden_size, prompt_length=24, prompt_dropout=0.0, projection=None
+    ):
+        super().__init__()
+        positive("prompt_length", prompt_length)
+        if prompt_length % 2:
+            raise UserError(
+                f"prompt_length={prompt_length} of prefix must be even: half of the "
+                "vectors are keys, half values."
+            )
+        length = prompt_length // 2
+        columns = hidden_size if projection else 2 * hidden_size
+        self.vectors = nn.Parameter(torch.randn(length, columns) * 0.02)
+        self.projection = None
+        if projection:
+            self.projection = nn.Sequential(
+                nn.Linear(hidden_size, projection),
+                nn.Tanh(),
+                nn.Linear(projection, 2 * hidden_size),
+            )
+        self.dropout = nn.Dropout(prompt_dropout)
+
+    def forward(self):
+        """Keys and values, each `(prompt_length / 2, hidden_size)`."""
+        vectors = self.vectors
+        if self.projection is not None:
+            vectors = self.projection(vectors)
+        return self.dropout(vectors).chunk(2, dim=-1)
+
+
+class PromptTokens(Method):
+    """Prompt tuning: learned tokens after the backbone's special tokens.
+
+    Arguments
+    ---------
+    deep : bool
+        Fresh tokens at every layer, in the place of the last layer's; otherwise
+        only at the input of the first.
+    layers : list of int or None
+        Restrict the method to these layers.
+    **knobs
+        For `Prompt`.
+    """
+
+    def __init__(self, deep=True, layers=None, **knobs):
+        super().__init__(layers)
+        self.deep, self.prompt_knobs = deep, knobs
+
+    def attach(self, model):
+        layers = self.chosen_layers(model)
+        for layer in layers if self.deep else layers[:1]:
+            prompt = Prompt(model.points.hidden_size, **self.prompt_knobs)
+            model.add(self, layer, "input", prompt)
+            layer.before.append(lambda tokens, p=prompt: with_prompts(tokens, p))
+
+
+class PrefixKeysValues(Method):
+    """Prefix tuning of every self-attention.
+
+    Arguments
+    ---------
+    layers : list of int or None
+        Restrict the method to these layers.
+    **knobs
+        For `Prefix`.
+    """
+
+    def __init__(self, layers=None, **knobs):
+        super().__init__(layers)
+        self.prefix_knobs = knobs
+
+    def attach(self, model):
+        for layer in self.chosen_layers(model):
+            prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
+            model.add(self, layer, "mhsa", prefix)
+            layer.sites["mhsa"].with_argument("prefix", prefix)
+
+
+def with_prompts(tokens, prompt):
+    """`tokens` with the prompt's tokens in the place of earlier prompts, if any."""
+    batch = tokens.hidden.shape[0]
+    new = prompt(batch).to(tokens.hidden.dtype)
+    valid = tokens.mask.new_ones(batch, new.shape[1])
+    head, tail = tokens.special, tokens.special + tokens.prompts
+    hidden, mask = tokens.hidden, tokens.mask
+    return replace(
+        tokens,
+        hidden=torch.cat([hidden[:, :head], new, hidden[:, tail:]], 1),
+        mask=torch.cat([mask[:, :head], valid, mask[:, tail:]], 1),
+        prompts=new.shape[1],
+    )
+
+
+def positive(name, value):
+    """Raise unless `value` is a whole number above 0."""
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{name}={value} must be a whole number of at least 1.")

@@ -1,0 +1,165 @@
+"""Backbones are what transformers makes of the same checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES, tiny_checkpoint
+from transformers import ASTFeatureExtractor, AutoModel, WhisperFeatureExtractor
+
+from petl_modules.backbones import load_backbone
+from petl_modules.errors import UserError
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: tiny_checkpoint(name, root / name) for name in FAMILIES}
+
+
+def noise(samples, batch=1, seed=0):
+    return torch.randn(batch, samples, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "xlsr", "hubert", "wavlm"])
+def test_waveform_encoders_equal_transformers(checkpoints, family):
+    reference = AutoModel.from_pretrained(checkpoints[family]).eval()
+    backbone = load_backbone(checkpoints[family])
+    wav = noise(12000) + 0.3
+    normalised = (wav - wav.mean()) / torch.sqrt(wav.var(correction=0) + 1e-7)
+    expected = reference(normalised, output_hidden_states=True)
+    tokens = backbone(wav, all_layers=True)
+    torch.testing.assert_close(tokens.hidden, expected.last_hidden_state, **CLOSE)
+    assert len(tokens.layers) == len(expected.hidden_states)
+    for layer, hidden in zip(tokens.layers[:-1], expected.hidden_states, strict=False):
+        torch.testing.assert_close(layer.hidden, hidden, **CLOSE)
+
+
+def test_whisper_equals_transformers_on_30_seconds(checkpoints):
+    reference = AutoModel.from_pretrained(checkpoints["whisper"]).encoder.eval()
+    backbone = load_backbone(checkpoints["whisper"])
+    wav = noise(2 * RATE)  # the tiny model's table of 100 positions ends at 2 s
+    extractor = WhisperFeatureExtractor(feature_size=20, chunk_length=30)
+    mel = extractor(wav[0].numpy(), sampling_rate=RATE, return_tensors="pt")
+    expected = reference(mel.input_features[:, :, :200]).last_hidden_state
+    # the convolutions' very last frame sees silence here, the clip's end there
+    torch.testing.assert_close(
+        backbone.embed(wav, torch.tensor([2 * RATE])).hidden[:, :-1],
+        embedded_by(reference, mel.input_features[:, :, :200])[:, :-1],
+        **CLOSE,
+    )
+    assert backbone(wav).hidden.shape == expected.shape
+
+
+def embedded_by(encoder, mel):
+    hidden = torch.nn.functional.gelu(encoder.conv1(mel))
+    hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
+    return hidden + encoder.embed_positions.weight
+
+
+def test_ast_equals_transformers_at_its_length(checkpoints):
+    reference = AutoModel.from_pretrained(checkpoints["ast"]).eval()
+    backbone = load_backbone(checkpoints["ast"])
+    samples = 400 + 127 * 160  # 128 frames
+    wav = noise(samples) * 0.1
+    extractor = ASTFeatureExtractor.from_pretrained(checkpoints["ast"])
+    features = extractor(wav[0].numpy(), sampling_rate=RATE, return_tensors="pt")
+    expected = reference(features.input_values).last_hidden_state
+    torch.testing.assert_close(backbone(wav).hidden, expected, **CLOSE)
+
+
+def test_ast_positions_are_the_checkpoints_and_cut_to_the_clip(checkpoints):
+    backbone = load_backbone(checkpoints["ast"])
+    table = AutoModel.from_pretrained(checkpoints["ast"]).embeddings.position_embeddings
+    kept = backbone.model.embeddings.position_embeddings
+    assert torch.equal(kept, table) and kept.abs().max() > 0
+    silence, frames = torch.zeros(1, 400 + 47 * 160), 48
+    tokens = backbone.embed(silence, torch.tensor([silence.shape[1]]))
+    freq, time = backbone.grid
+    columns = (frames - 16) // 10 + 1
+    assert tokens.hidden.shape[1] == 2 + freq * columns
+    # silence: every patch is equal, so that differences are those of the positions
+    patches = tokens.hidden[0, 2:].view(freq, columns, -1)
+    grid = table[0, 2:].view(freq, time, -1)[:, :columns]
+    moved = patches[:, 1:] - patches[:, :-1]
+    torch.testing.assert_close(moved, grid[:, 1:] - grid[:, :-1], **CLOSE)
+
+
+def test_ast_positions_are_stretched_for_longer_clips(checkpoints):
+    backbone = load_backbone(checkpoints["ast"], max_duration=3.0)
+    assert backbone(noise(3 * RATE)).hidden.shape[1] == 2 + 4 * backbone.grid[1]
+    assert backbone.grid[1] > 12
+    positions = backbone.model.embeddings.position_embeddings
+    assert positions[:, 2:].abs().sum(-1).min() > 0
+
+
+@pytest.mark.parametrize("family", ["ast", "whisper"])
+def test_too_long_a_clip_is_refused(checkpoints, family):
+    with pytest.raises(UserError, match="max_duration"):
+        load_backbone(checkpoints[family])(noise(4 * RATE))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("samples", [1, 300, 700])
+def test_very_short_clips_have_a_token(checkpoints, family, samples):
+    tokens = load_backbone(checkpoints[family])(noise(samples))
+    assert tokens.mask.any() and tokens.hidden.isfinite().all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_spec_augment_acts_in_training_only(checkpoints, family):
+    backbone = load_backbone(checkpoints[family], spec_freq=10, spec_time=40)
+    wav = noise(12000, batch=4)
+    plain = backbone(wav).hidden
+    assert torch.equal(plain, backbone(wav).hidden)
+    backbone.augment = True
+    torch.manual_seed(0)
+    assert torch.equal(plain, backbone(wav).hidden) == (backbone.spec_augment is None)
+
+
+def test_random_weights_are_said_loudly_and_keep_positions(caplog):
+    backbone = load_backbone("ast", pretrained=False)
+    assert "RANDOM" in caplog.text
+    assert backbone.model.embeddings.position_embeddings.std() > 0.01
+
+
+def test_a_fingerprint_is_of_the_weights(checkpoints, tmp_path):
+    same = load_backbone(checkpoints["ast"]).fingerprint()
+    assert same == load_backbone(checkpoints["ast"]).fingerprint()
+    other = tiny_checkpoint("ast", tmp_path / "other", seed=1)
+    assert same != load_backbone(other).fingerprint()
+
+
+def test_sources_that_are_no_checkpoint_are_refused(checkpoints, tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_backbone(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="bert"):
+        load_backbone(tmp_path)
+
+
+def test_an_incomplete_checkpoint_is_refused(checkpoints, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_checkpoint("ast", tmp_path / "ast")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("layers.1.mlp.fc1.weight", None)
+    left = {n: t for n, t in tensors.items() if "1.mlp.fc1" not in n}
+    left = {n: t for n, t in left.items() if "layer.1.intermediate" not in n}
+    assert len(left) < len(load_file(folder / "model.safetensors"))
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lacks"):
+        load_backbone(folder)
+
+
+def test_half_precision_checkpoints_are_run_in_single_precision(tmp_path):
+    folder = tiny_checkpoint("whisper", tmp_path / "w")
+    model = AutoModel.from_pretrained(folder).half()
+    model.save_pretrained(folder)
+    backbone = load_backbone(folder)
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+    assert np.isfinite(backbone(noise(8000)).hidden.detach().numpy()).all()
+
+
+CLOSE = {"atol": 2e-4, "rtol": 1e-3}

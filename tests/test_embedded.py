@@ -1,0 +1,117 @@
+"""The embedded backbone, and the script that makes it, in miniature."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import (
+    ASTFeatureExtractor,
+    ASTModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+)
+
+from petl_modules.embedded import MODEL_FOLDER, pretrain, probe
+from petl_modules.errors import UserError
+
+
+def test_shipped_model_loads():
+    assert (MODEL_FOLDER / "model.safetensors").stat().st_size < 8e6
+    model, info = ASTModel.from_pretrained(MODEL_FOLDER, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    positions = model.embeddings.position_embeddings
+    assert (positions.float().abs().amax(-1) > 1e-3).all()
+    grid = model.embeddings.get_shape(model.config)
+    late = positions[0, 2:].unflatten(0, grid)[:, -1].float()
+    assert late.std() > 1e-2
+    preprocessor = ASTFeatureExtractor.from_pretrained(MODEL_FOLDER)
+    assert preprocessor.sampling_rate == 16000
+    assert preprocessor.num_mel_bins == model.config.num_mel_bins
+    assert preprocessor.max_length == model.config.max_length >= 498
+
+
+def test_shipped_model_tells_sounds_apart():
+    """The network is no constant: clips of different sources differ."""
+    time = torch.arange(32000) / 16000
+    torch.manual_seed(0)
+    wavs = [0.3 * torch.sin(2 * torch.pi * 440 * time), 0.3 * torch.randn(32000)]
+    tone, noise = probe.embed(str(MODEL_FOLDER), wavs, random=False)
+    assert torch.cosine_similarity(tone, noise, 0) < 0.9
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 1}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    feeds = {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 20}
+    tokens = {f"{t}_token_id": 1 for t in ("pad", "bos", "eos", "decoder_start")}
+    config = WhisperConfig(**sizes, **heads, **feeds, **tokens)
+    WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def command(teacher, tmp_path, monkeypatch):
+    """Arguments for a run of two epochs of four steps; the output comes last."""
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+    soundfile.write(speech / "a.flac", noise, 8000)
+    monkeypatch.setattr(pretrain, "SHARD", 8)
+    settings = (
+        f"--teacher={teacher} --speech {speech} --speech_share=0.5 --clips=16 "
+        "--teacher_layers 1 2 --hidden_size=16 --layers=2 --heads=2 --mel_bins=32 "
+        "--max_length=64 --epochs=2 --batch_size=4 --output"
+    )
+    return settings.split()
+
+
+def weights(folder):
+    return ASTModel.from_pretrained(folder).state_dict()
+
+
+def test_pretraining_runs_and_resumes(command, tmp_path, monkeypatch):
+    pretrain.main([*command, str(tmp_path / "whole")])
+    preprocessor = ASTFeatureExtractor.from_pretrained(tmp_path / "whole")
+    assert preprocessor.std > 0 and preprocessor.max_length == 64
+
+    broken = tmp_path / "broken"
+    save, saved = pretrain.replace, []
+
+    def dies(path, content):
+        saved.append(path.name)
+        if len(saved) in (2, 4):  # at the second shard, then in the second epoch
+            raise KeyboardInterrupt
+        save(path, content)
+
+    monkeypatch.setattr(pretrain, "replace", dies)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.main([*command, str(broken)])
+    pretrain.main([*command, str(broken)])
+    assert saved.count("checkpoint.pt") == 3  # one of them died
+    whole, resumed = weights(tmp_path / "whole"), weights(broken)
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_refusals(command, tmp_path):
+    with pytest.raises(UserError, match="No audio"):
+        pretrain.main(
+            [*command, str(tmp_path / "out"), "--speech", str(tmp_path / "x")]
+        )
+    with pytest.raises(UserError, match="layers 1 to 2"):
+        pretrain.main([*command, str(tmp_path / "new"), "--teacher_layers", "3"])
+
+
+def test_probe_tells_classes_apart():
+    torch.manual_seed(0)
+    labels = torch.arange(100) % 4
+    features = torch.randn(100, 8) * 0.1 + torch.eye(4, 8)[labels]
+    folds = torch.arange(100) // 4 % 5 + 1
+    assert np.mean(probe.five_folds(features, labels, folds)) > 0.95

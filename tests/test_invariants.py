@@ -1,0 +1,256 @@
+"""What must hold for every method on every backbone family."""
+
+import pytest
+import torch
+from tiny import FAMILIES, tiny_checkpoint
+
+from petl_modules.adapted import AdaptedModel
+from petl_modules.adapter_file import load_adapter, save_adapter
+from petl_modules.backbones import load_backbone
+from petl_modules.errors import UserError
+from petl_modules.heads import ClassificationHead
+from petl_modules.methods import make_method, method_table
+
+# Every method, and every option that changes where or how it acts
+CASES = {
+    "full": ("full", {}),
+    "linear": ("linear", {}),
+    "bitfit": ("bitfit", {}),
+    "bottleneck": ("bottleneck", {"rank": 4}),
+    "bottleneck-ffn": ("bottleneck", {"rank": 4, "site": "ffn"}),
+    "bottleneck-after": (
+        "bottleneck",
+        {"rank": 4, "site": "both", "placement": "sequential"},
+    ),
+    "bottleneck-before": (
+        "bottleneck",
+        {"rank": 4, "site": "both", "placement": "sequential", "position": "before"},
+    ),
+    "conformer": ("conformer", {"rank": 4, "kernel_size": 8, "site": "both"}),
+    "convpass": ("convpass", {"rank": 4, "dropout": 0.0, "site": "both"}),
+    "conv_adapter": ("conv_adapter", {"train_norm": True}),
+    "lora": ("lora", {"rank": 2, "targets": ["q", "k", "v", "o", "ffn"], "alpha": 4}),
+    "prefix": ("prefix", {"prompt_length": 6}),
+    "prefix-projected": ("prefix", {"prompt_length": 6, "projection": 8}),
+    "prompt": ("prompt", {"prompt_length": 3}),
+    "prompt-shallow": ("prompt", {"prompt_length": 3, "deep": False}),
+    "dense_moa": ("dense_moa", {"num_adapters": 3, "rank": 2, "site": "both"}),
+    "dense_moa-convpass": (
+        "dense_moa",
+        {"num_adapters": 3, "rank": 2, "expert": "convpass", "dropout": 0.0},
+    ),
+    "soft_moa": ("soft_moa", {"num_adapters": 3, "num_slots": 2, "rank": 2}),
+    "soft_moa-normalized": ("soft_moa", {"normalize": True, "rank": 2}),
+}
+ADDS_TOKENS = ("prefix", "prefix-projected", "prompt", "prompt-shallow")
+SAMPLES = 9600
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: tiny_checkpoint(name, root / name) for name in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+def build(folder, case, seed=0):
+    torch.manual_seed(seed)
+    name, knobs = CASES[case]
+    backbone = load_backbone(folder)
+    model = AdaptedModel(backbone, make_method(name, **knobs))
+    return model, ClassificationHead(backbone.hidden_size, 3)
+
+
+def batch(lengths=(9600, 9600, 9600), seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    wavs = torch.zeros(len(lengths), max(lengths))
+    for row, length in zip(wavs, lengths, strict=True):
+        row[:length] = torch.randn(length, generator=generator) * 0.1
+    return wavs, torch.tensor(lengths) / max(lengths)
+
+
+def trained(model, head, steps=3, lr=0.02, lengths=(9600, 7000, 4000)):
+    """A few steps of training; returns which parameters ever got a gradient."""
+    wavs, lens = batch(lengths)
+    parameters = {**model.trained_parameters(), **dict(head.named_parameters())}
+    optimizer = torch.optim.Adam(parameters.values(), lr=lr)
+    reached = set()
+    model.train(), head.train()
+    for _ in range(steps):
+        logits = head(model(wavs, lens))
+        loss = torch.nn.functional.cross_entropy(logits, torch.arange(len(lengths)))
+        optimizer.zero_grad()
+        loss.backward()
+        for name, parameter in parameters.items():
+            if parameter.grad is not None and parameter.grad.abs().max() > 0:
+                reached.add(name)
+        optimizer.step()
+    return reached
+
+
+def test_all_methods_are_covered():
+    assert {name for name, _ in CASES.values()} == set(method_table())
+
+
+def test_step_0_is_the_base_model(checkpoints, family, case):
+    if case in ADDS_TOKENS:
+        pytest.skip("added tokens change the function; see the textbook tests")
+    model, _ = build(checkpoints[family], case)
+    wavs, lens = batch((9600, 5000))
+    expected = load_backbone(checkpoints[family])(wavs, lens).hidden
+    torch.testing.assert_close(model.eval()(wavs, lens).hidden, expected)
+
+
+def test_all_that_trains_learns_and_the_rest_stays(checkpoints, family, case):
+    # conv_adapter's gate has two units here: for one draw a ReLU may be dead
+    seeds = (1, 2, 3, 4) if case == "conv_adapter" else ()
+    reached = set()
+    for seed in seeds:
+        reached |= trained(*build(checkpoints[family], case, seed), steps=2)
+    model, head = build(checkpoints[family], case)
+    names = set(model.trained_parameters()) | set(dict(head.named_parameters()))
+    ids = {id(p) for p in model.trained_parameters().values()}
+    frozen = {
+        n: p.clone() for n, p in model.backbone.named_parameters() if id(p) not in ids
+    }
+    buffers = {n: b.clone() for n, b in model.backbone.named_buffers()}
+    assert not names - trained(model, head, steps=2) - reached
+    trained(model, head, steps=8)
+    after = dict(model.backbone.named_parameters())
+    assert all(torch.equal(tensor, after[name]) for name, tensor in frozen.items())
+    after = dict(model.backbone.named_buffers())
+    assert all(torch.equal(tensor, after[name]) for name, tensor in buffers.items())
+    requires = {id(p) for p in model.parameters() if p.requires_grad}
+    assert requires == {id(p) for p in model.trained_parameters().values()}
+
+
+def test_training_changes_the_output(checkpoints, family, case):
+    model, head = build(checkpoints[family], case)
+    wavs, lens = batch()
+    before = model.eval()(wavs, lens).hidden
+    trained(model, head)
+    after = model.eval()(wavs, lens).hidden
+    assert before.shape == after.shape and (before - after).abs().max() > 1e-4
+
+
+def test_frozen_modules_are_pinned_to_eval(checkpoints, family, case):
+    model, _ = build(checkpoints[family], case)
+    model.train()
+    assert model.backbone.training == (case == "full")
+    assert all(m.training for m in model.petl.modules())
+    model.eval()
+    assert not any(m.training for m in model.modules())
+
+
+def test_saved_and_loaded_gives_equal_outputs(checkpoints, family, case, tmp_path):
+    model, head = build(checkpoints[family], case)
+    trained(model, head)
+    save_adapter(tmp_path, model, head, {"labels": ["a", "b", "c"]})
+    loaded, loaded_head, info = load_adapter(tmp_path)
+    assert info == {"labels": ["a", "b", "c"]}
+    wavs, lens = batch((9600, 5000), seed=5)
+    expected = head.eval()(model.eval()(wavs, lens))
+    assert torch.equal(loaded_head(loaded(wavs, lens)), expected)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_padding_does_not_count(checkpoints, family, case, mode):
+    if mode == "train" and case in ("full", "conformer"):
+        pytest.skip("dropout and batch statistics depend on the batch by definition")
+    model, head = build(checkpoints[family], case)
+    trained(model, head)
+    model.train(mode == "train")
+    wavs, lens = batch((9600, 4321, 7000))
+    together = model(wavs, lens)
+    for row, length in enumerate((9600, 4321, 7000)):
+        alone = model(wavs[row : row + 1, :length])
+        hidden = together.hidden[row][together.mask[row]]
+        assert hidden.shape == alone.hidden[0].shape
+        torch.testing.assert_close(hidden, alone.hidden[0], atol=3e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            head.pool(together)[row], head.pool(alone)[0], atol=3e-5, rtol=1e-4
+        )
+
+
+def test_merged_gives_equal_outputs_without_modules(checkpoints, family, case):
+    model, head = build(checkpoints[family], case)
+    trained(model, head)
+    wavs, lens = batch((9600, 5000))
+    expected = model.eval()(wavs, lens).hidden
+    if CASES[case][0] not in ("lora", "bitfit", "full", "linear"):
+        with pytest.raises(UserError, match="cannot be merged"):
+            model.merge()
+        return
+    model.merge()
+    plain = load_backbone(checkpoints[family])
+    plain.load_state_dict(model.backbone.state_dict())
+    torch.testing.assert_close(model(wavs, lens).hidden, expected)
+    torch.testing.assert_close(plain(wavs, lens).hidden, expected)
+    model.unmerge()
+    assert torch.equal(model(wavs, lens).hidden, expected)
+
+
+def test_layers_restrict_the_method(checkpoints, family, case):
+    if case in ("full", "linear"):
+        pytest.skip("acts on all layers, or on none")
+    name, knobs = CASES[case]
+    backbone = load_backbone(checkpoints[family])
+    model = AdaptedModel(backbone, make_method(name, **knobs, layers=[-1]))
+    keys = [k for k in model.trained_parameters() if not k.startswith("last_norm")]
+    assert keys and all(key.startswith("layer1_") for key in keys)
+    wavs, lens = batch()
+    seen = []
+    first = backbone.points.layers[0].module
+    first.register_forward_hook(lambda m, args, out: seen.append(out))
+    model(wavs, lens).hidden.sum().backward()
+    out = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
+    assert not out.requires_grad  # backward stops at the lowest trained layer
+
+
+def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, family):
+    model, head = build(checkpoints[family], "linear")
+    wavs, lens = batch((9600, 5000))
+    for weighted in (False, True):
+        head = ClassificationHead(32, 3, weighted_sum=weighted, num_layers=2)
+        if weighted:
+            torch.nn.init.normal_(head.layer_weights)
+        trained_norm = model.points.last_norm
+        (
+            torch.nn.init.normal_(trained_norm.weight),
+            torch.nn.init.normal_(trained_norm.bias),
+        )
+        expected = head(model(wavs, lens, all_layers=weighted))
+        features = model.features(wavs, lens, head)
+        actual = model.head_from_features(features, head)
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+    assert model.frozen_below_head
+
+
+def test_methods_compose(checkpoints, family):
+    def methods():
+        return [
+            make_method("lora", rank=2),
+            make_method("prompt", prompt_length=2),
+            make_method("bottleneck", rank=2),
+        ]
+
+    torch.manual_seed(0)
+    model = AdaptedModel(load_backbone(checkpoints[family]), methods())
+    head = ClassificationHead(32, 3)
+    assert set(model.trained_parameters()) <= trained(model, head, steps=2) | {
+        n for n in model.trained_parameters() if n.startswith("last_norm")
+    }
+    model2 = AdaptedModel(load_backbone(checkpoints[family]), methods())
+    model2.load_trained_state(model.trained_state())
+    wavs, lens = batch()
+    expected = model.eval()(wavs, lens).hidden
+    assert torch.equal(model2.eval()(wavs, lens).hidden, expected)

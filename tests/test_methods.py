@@ -1,0 +1,362 @@
+"""Fast forms equal textbook forms; modules equal their definitions and counts."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from petl_modules.adapted import AdaptedModel
+from petl_modules.backbones import load_backbone
+from petl_modules.errors import UserError
+from petl_modules.methods import (
+    Bottleneck,
+    Conformer,
+    ConvAdapter,
+    Convpass,
+    DenseMoA,
+    LoRA,
+    Prefix,
+    Prompt,
+    SoftMoA,
+    make_method,
+    method_table,
+)
+from petl_modules.methods.adapters import MaskedBatchNorm, SameConv1d, quick_gelu
+
+D, N, R = 32, 5, 3
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def randomised(module):
+    """The module with random numbers in the place of its zeros."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return module
+
+
+def padded_batch(lengths=(11, 7)):
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    x = torch.randn(len(lengths), max(lengths), D)
+    return x.requires_grad_(), mask
+
+
+def assert_equal_with_gradients(fast, textbook, x, parameters):
+    """Outputs and gradients to 1e-5."""
+    weights = torch.randn_like(fast)
+    wanted = [x, *parameters]
+    torch.testing.assert_close(fast, textbook, atol=1e-5, rtol=1e-4)
+    got = torch.autograd.grad((fast * weights).sum(), wanted, retain_graph=True)
+    expected = torch.autograd.grad((textbook * weights).sum(), wanted)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("expert", ["bottleneck", "convpass"])
+def test_dense_moa_equals_n_stacked_experts(expert):
+    module = randomised(DenseMoA(D, N, rank=R, expert=expert)).eval()
+    x, mask = padded_batch()
+    downs, router = module.down.weight.split([N * R, N])
+    bias, router_bias = module.down.bias.split([N * R, N])
+    gates = F.linear(x, router, router_bias).softmax(-1)
+    outputs = []
+    for n in range(N):
+        own = slice(n * R, (n + 1) * R)
+        narrow = F.linear(x, downs[own], bias[own])
+        if expert == "convpass":
+            conv = SameConv1d(R, R, 3)
+            conv.weight = nn.Parameter(module.conv.weight[own].detach())
+            conv.bias = nn.Parameter(module.conv.bias[own].detach())
+            narrow = quick_gelu(conv(quick_gelu(narrow), mask))
+        else:
+            narrow = F.gelu(narrow)
+        outputs.append(narrow @ module.up[own] + module.up_bias[n])
+    textbook = (torch.stack(outputs, 2) * gates.unsqueeze(-1)).sum(2)
+    shared = [module.down.weight, module.down.bias, module.up, module.up_bias]
+    assert_equal_with_gradients(module(x, mask), textbook, x, shared)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_soft_moa_equals_a_loop_over_clips_and_experts(normalize):
+    module = randomised(SoftMoA(D, N, 2, rank=R, normalize=normalize))
+    x, mask = padded_batch()
+    rows = []
+    for clip, valid in zip(x, mask, strict=True):
+        slots = module.slots
+        tokens = clip
+        if normalize:
+            tokens = clip / clip.norm(dim=-1, keepdim=True)
+            slots = module.scale * slots / slots.norm(dim=0)
+        logits = torch.einsum("td,dnp->tnp", tokens, slots)
+        dispatch = logits[valid].softmax(0)
+        combine = logits.flatten(1).softmax(-1).view_as(logits)
+        output = 0
+        for n in range(N):
+            inputs = torch.einsum("tp,td->pd", dispatch[:, n], clip[valid])
+            narrow = F.gelu(inputs @ module.down[n] + module.down_bias[n])
+            output = output + combine[:, n] @ (
+                narrow @ module.up[n] + module.up_bias[n]
+            )
+        rows.append(output)
+    textbook = torch.stack(rows)
+    assert_equal_with_gradients(module(x, mask), textbook, x, list(module.parameters()))
+
+
+@pytest.mark.parametrize("family", ["ast", "wav2vec2", "wavlm", "whisper"])
+def test_prefix_under_fused_attention_equals_eager_attention(family, tmp_path):
+    from tiny import tiny_checkpoint
+
+    backbone = load_backbone(tiny_checkpoint(family, tmp_path))
+    model = AdaptedModel(backbone, make_method("prefix", prompt_length=6))
+    randomised(model.petl)
+    wavs, lens = torch.randn(2, 9600) * 0.1, torch.tensor([1.0, 0.6])
+    fast = model(wavs, lens).hidden
+    parameters = list(model.petl.parameters())
+    fast_grads = torch.autograd.grad(fast.square().sum(), parameters)
+    original, F.scaled_dot_product_attention = (
+        F.scaled_dot_product_attention,
+        eager_attention,
+    )
+    try:
+        textbook = model(wavs, lens).hidden
+    finally:
+        F.scaled_dot_product_attention = original
+    torch.testing.assert_close(fast, textbook, atol=1e-5, rtol=1e-4)
+    grads = torch.autograd.grad(textbook.square().sum(), parameters)
+    for a, b in zip(fast_grads, grads, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    plain = load_backbone(tmp_path)(wavs, lens).hidden
+    assert (fast - plain).abs().max() > 1e-2
+
+
+def eager_attention(query, key, value, attn_mask=None, scale=None, **unused):
+    assert key.shape[2] == query.shape[2] + 3  # three learned keys
+    scores = query @ key.transpose(-1, -2) * scale
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, float("-inf"))
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return scores.softmax(-1) @ value
+
+
+def test_prefix_is_concatenated_keys_and_values(tmp_path):
+    """By hand: one attention layer whose keys and values are extended."""
+    from tiny import tiny_checkpoint
+
+    backbone = load_backbone(tiny_checkpoint("ast", tmp_path))
+    model = AdaptedModel(backbone, make_method("prefix", prompt_length=4, layers=[0]))
+    randomised(model.petl)
+    attention = backbone.points.layers[0].sites["mhsa"].module
+    x = torch.randn(2, 9, 32)
+    keys, values = model.petl["layer0_mhsa_prefix"]()
+
+    def heads(t):
+        return t.unflatten(-1, (4, 8)).transpose(1, 2)
+
+    k = torch.cat([keys.expand(2, -1, -1), attention.k_proj(x)], 1)
+    v = torch.cat([values.expand(2, -1, -1), attention.v_proj(x)], 1)
+    scores = heads(attention.q_proj(x)) @ heads(k).transpose(-1, -2) / 8**0.5
+    expected = (scores.softmax(-1) @ heads(v)).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attention(x)[0], attention.o_proj(expected))
+
+
+def test_prompts_are_tokens_after_the_special_ones(tmp_path):
+    from tiny import tiny_checkpoint
+
+    wavs = torch.randn(2, 9600) * 0.1
+    backbone = load_backbone(tiny_checkpoint("ast", tmp_path))
+    counts = torch.tensor([9600, 9600])
+    embedded = backbone.embed(wavs, counts).hidden
+    model = AdaptedModel(backbone, make_method("prompt", prompt_length=3))
+    first, second = (model.petl[f"layer{i}_input_prompt"].tokens for i in (0, 1))
+    layers = backbone.model.layers
+    hidden = torch.cat([embedded[:, :2], first.expand(2, -1, -1), embedded[:, 2:]], 1)
+    hidden = layers[0](hidden)
+    hidden = torch.cat([hidden[:, :2], second.expand(2, -1, -1), hidden[:, 5:]], 1)
+    expected = backbone.model.layernorm(layers[1](hidden))
+    tokens = model(wavs)
+    torch.testing.assert_close(tokens.hidden, expected)
+    assert (tokens.special, tokens.prompts) == (2, 3)
+
+
+def test_lora_equals_peft(tmp_path):
+    peft = pytest.importorskip("peft")
+    from tiny import tiny_checkpoint
+    from transformers import Wav2Vec2Model
+
+    folder = tiny_checkpoint("wav2vec2", tmp_path)
+    model = AdaptedModel(
+        load_backbone(folder), make_method("lora", rank=2, alpha=8, targets=["q", "v"])
+    )
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    reference = peft.get_peft_model(Wav2Vec2Model.from_pretrained(folder), config)
+    randomised(model.petl)
+    with torch.no_grad():
+        for i, layer in enumerate(reference.base_model.model.encoder.layers):
+            for target in "qv":
+                theirs = getattr(layer.attention, f"{target}_proj")
+                ours = model.petl[f"layer{i}_{target}_lora"]
+                theirs.lora_A["default"].weight.copy_(ours.a.weight)
+                theirs.lora_B["default"].weight.copy_(ours.b.weight)
+    wav = torch.randn(1, 9600)
+    normal = (wav - wav.mean()) / torch.sqrt(wav.var(correction=0) + 1e-7)
+    expected = reference.eval()(normal).last_hidden_state
+    torch.testing.assert_close(model(wav).hidden, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_lora_acts_on_wavlm(tmp_path):
+    from tiny import tiny_checkpoint
+
+    folder = tiny_checkpoint("wavlm", tmp_path)
+    for target in ("q", "k", "v", "o"):
+        model = AdaptedModel(
+            load_backbone(folder), make_method("lora", rank=2, targets=[target])
+        )
+        wav = torch.randn(1, 9600)
+        before = model(wav).hidden
+        randomised(model.petl)
+        assert (model(wav).hidden - before).abs().max() > 1e-3
+
+
+def test_conformer_batch_statistics_are_of_valid_frames():
+    x, mask = padded_batch()
+    norm = MaskedBatchNorm(D)
+    out = norm(x, mask)
+    frames = x[mask]
+    expected = (frames - frames.mean(0)) / torch.sqrt(
+        frames.var(0, correction=0) + norm.eps
+    )
+    torch.testing.assert_close(out[mask], expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(norm.running_mean, 0.1 * frames.mean(0))
+    assert not out[~mask].any()
+
+
+def test_conformer_is_its_definition():
+    module = randomised(Conformer(D, rank=R, kernel_size=4))
+    x = torch.randn(2, 9, D)
+    narrow = F.glu(module.down(module.norm(x)), -1).transpose(1, 2)
+    narrow = F.conv1d(
+        F.pad(narrow, (1, 2)), module.conv.weight, module.conv.bias, groups=R
+    )
+    narrow = F.silu(
+        nn.BatchNorm1d(R)(narrow) * module.batch_norm.weight[:, None]
+        + module.batch_norm.bias[:, None]
+    )
+    expected = module.up(narrow.transpose(1, 2))
+    torch.testing.assert_close(module(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_placements_follow_their_definitions(tmp_path):
+    from tiny import tiny_checkpoint
+
+    folder = tiny_checkpoint("ast", tmp_path)
+    x = torch.randn(1, 6, 32)
+    for knobs, expected in (
+        ({}, lambda f, a: f(x) + a(x)),
+        ({"placement": "sequential"}, lambda f, a: f(x) + a(f(x))),
+        ({"placement": "sequential", "residual": False}, lambda f, a: a(f(x))),
+        (
+            {"placement": "sequential", "position": "before"},
+            lambda f, a: f(x + a(x)),
+        ),
+    ):
+        plain = load_backbone(folder).model.layers[0].mlp
+        backbone = load_backbone(folder)
+        method = make_method("bottleneck", site="ffn", rank=2, **knobs)
+        model = AdaptedModel(backbone, method)
+        adapter = randomised(model.petl["layer0_ffn_bottleneck"])
+        actual = backbone.model.layers[0].mlp(x)
+        torch.testing.assert_close(actual, expected(plain, adapter))
+
+
+def test_conv_adapter_reads_the_blocks_output_with_its_residual(tmp_path):
+    from tiny import tiny_checkpoint
+
+    for family in ("ast", "wav2vec2", "wavlm", "whisper"):
+        folder = tiny_checkpoint(family, tmp_path / family)
+        backbone = load_backbone(folder)
+        plain = load_backbone(folder).points.layers[0].module
+        model = AdaptedModel(backbone, make_method("conv_adapter", layers=[0]))
+        adapter = randomised(model.petl["layer0_ffn_conv_adapter"])
+        sums = []
+        adapter.register_forward_hook(lambda m, args, out: sums.append((args[0], out)))
+        x = torch.randn(1, 6, 32)
+        bias = {"position_bias": torch.zeros(4, 6, 6)} if family == "wavlm" else {}
+        layer = backbone.points.layers[0].module
+        if family == "wavlm":
+            plain = load_backbone(folder).points.layers[0].module
+        out = layer(x, attention_mask=None, **bias)
+        reference = plain(x, attention_mask=None, **bias)
+        out, reference = (o if torch.is_tensor(o) else o[0] for o in (out, reference))
+        h, delta = sums[0]
+        if backbone.points.layers[0].post_norm:
+            torch.testing.assert_close(plain.final_layer_norm(h), reference)
+            torch.testing.assert_close(plain.final_layer_norm(h + delta), out)
+        else:
+            torch.testing.assert_close(h, reference)
+            torch.testing.assert_close(h + delta, out)
+
+
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [
+        (lambda: Bottleneck(hidden_size=768, rank=12), 19_212),
+        (lambda: Bottleneck(hidden_size=768, reduction_rate=64), 19_212),
+        (lambda: Conformer(hidden_size=768, rank=8, kernel_size=31), 21_024),
+        (lambda: ConvAdapter(hidden_size=1024), 141_824),
+        (lambda: LoRA(hidden_size=768, rank=6), 9_216),
+        (lambda: Prefix(hidden_size=768, prompt_length=24), 18_432),
+        (lambda: Prompt(hidden_size=768, prompt_length=25), 19_200),
+        (lambda: DenseMoA(hidden_size=768, num_adapters=7, rank=6), 75_313),
+        (lambda: SoftMoA(hidden_size=768, num_adapters=7, num_slots=1, rank=6), 75_306),
+        (lambda: Convpass(hidden_size=768, rank=12, kernel_size=3), 19_656),
+    ],
+)
+def test_modules_have_the_published_sizes(module, count):
+    assert sum(p.numel() for p in module().parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "knobs", "words"),
+    [
+        ("botleneck", {}, "There is no method"),
+        ("bottleneck", {"rnak": 3}, "no use for rnak"),
+        ("lora", {"site": "ffn"}, "no use for site"),
+        ("bottleneck", {"rank": 3, "reduction_rate": 2}, "not both"),
+        ("bottleneck", {"rank": 0}, "at least 1"),
+        ("bottleneck", {"site": "attn"}, "choose mhsa"),
+        ("bottleneck", {"position": "before"}, "placement=sequential"),
+        ("bottleneck", {"residual": False}, "residual"),
+        ("bottleneck", {"layers": [7]}, "0 to 1"),
+        ("bottleneck", {"layers": []}, "layers"),
+        ("lora", {"targets": ["query"]}, "matches no projection"),
+        ("prefix", {"prompt_length": 3}, "even"),
+        ("prompt", {"prompt_length": 0}, "at least 1"),
+        ("dense_moa", {"expert": "conformer"}, "choose bottleneck"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(name, knobs, words, tmp_path):
+    from tiny import tiny_checkpoint
+
+    with pytest.raises(UserError, match=words):
+        AdaptedModel(
+            load_backbone(tiny_checkpoint("ast", tmp_path)), make_method(name, **knobs)
+        )
+
+
+def test_weight_decay_spares_biases_norms_and_prompts(tmp_path):
+    from tiny import tiny_checkpoint
+
+    folder = tiny_checkpoint("ast", tmp_path)
+    for name in method_table():
+        model = AdaptedModel(load_backbone(folder), make_method(name))
+        for key, parameter in model.trained_parameters().items():
+            spared = key.endswith(("bias", "tokens", "vectors")) or "norm." in key
+            if name != "full" and spared:
+                assert not model.decays(key, parameter), key
+            if key.endswith(("down.weight", "a.weight", "up.weight", "slots")):
+                assert model.decays(key, parameter), key

@@ -1,0 +1,107 @@
+"""Tiny random checkpoints of every family, saved in transformers' layout."""
+
+import json
+
+import torch
+from transformers import (
+    ASTConfig,
+    ASTModel,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+CONVOLUTIONS = {
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 8, 4),
+    "conv_stride": (8, 8, 4),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+STABLE = {
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+}
+
+
+def whisper():
+    config = WhisperConfig(
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        num_mel_bins=20,
+        max_source_positions=100,
+        vocab_size=100,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+    )
+    return WhisperForConditionalGeneration(config)
+
+
+BUILD = {
+    "ast": lambda: ASTModel(ASTConfig(**SIZES, num_mel_bins=48, max_length=128)),
+    "wav2vec2": lambda: Wav2Vec2Model(Wav2Vec2Config(**SIZES, **CONVOLUTIONS)),
+    "xlsr": lambda: Wav2Vec2Model(Wav2Vec2Config(**SIZES, **CONVOLUTIONS, **STABLE)),
+    "hubert": lambda: HubertModel(HubertConfig(**SIZES, **CONVOLUTIONS)),
+    "wavlm": lambda: WavLMModel(WavLMConfig(**SIZES, **CONVOLUTIONS)),
+    "whisper": whisper,
+}
+PREPROCESSORS = {
+    "ast": {
+        "feature_extractor_type": "ASTFeatureExtractor",
+        "sampling_rate": 16000,
+        "num_mel_bins": 48,
+        "max_length": 128,
+        "mean": -4.2,
+        "std": 4.5,
+        "do_normalize": True,
+    },
+    "whisper": {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "sampling_rate": 16000,
+        "feature_size": 20,
+        "n_fft": 400,
+        "hop_length": 160,
+    },
+}
+WAVEFORM = {
+    "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+    "sampling_rate": 16000,
+    "do_normalize": True,
+}
+FAMILIES = tuple(BUILD)
+
+
+def tiny_checkpoint(family, folder, seed=0):
+    """Save a random checkpoint of `family` and return its folder.
+
+    The weights are larger than transformers draws them, and none is zero, so that
+    every part of the network matters for its output.
+    """
+    torch.manual_seed(seed)
+    model = BUILD[family]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder)
+    preprocessor = PREPROCESSORS.get(family, WAVEFORM)
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
