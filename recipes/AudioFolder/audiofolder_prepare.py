@@ -1,0 +1,138 @@
+"""Manifests for one's own recordings: a folder with one folder of clips per class."""
+
+import logging
+import re
+from pathlib import Path
+
+from petl_modules import data
+from petl_modules.errors import UserError
+from petl_modules.synthetic import write_sound_folder
+
+logger = logging.getLogger(__name__)
+
+AUDIO = {".wav", ".flac", ".ogg", ".mp3"}
+LAYOUT = (
+    "it must hold one folder of wav, flac, ogg or mp3 files per class, or the "
+    "folders train, valid and test with such folders in them."
+)
+
+
+def prepare_audiofolder(
+    data_folder,
+    save_folder,
+    output_folder,
+    valid_fraction=0.2,
+    test_fraction=0.2,
+    group_regex=None,
+    few_shot=None,
+    seed=0,
+    skip_broken=False,
+):
+    """Manifests of `data_folder/<class>/*`.
+
+    Where there are folders train, valid or test, they are the splits; what is
+    missing of valid and test is split off the training clips, stratified by class,
+    with the seed, and without parting clips of one group.
+
+    Arguments
+    ---------
+    data_folder : str or None
+        None makes a set of synthesised sounds under `output_folder`.
+    save_folder : str
+        Where the manifests go.
+    output_folder : str
+    valid_fraction, test_fraction : float
+        Of the clips, for splits that are not given.
+    group_regex : str or None
+        Searched in a clip's path below its class; its first group names the speaker
+        or recording that must not fall on two sides.
+    few_shot : int or None
+        Training clips per class, drawn with the seed.
+    seed : int
+    skip_broken : bool
+        Leave out clips that cannot be read.
+
+    Returns
+    -------
+    petl_modules.data.Prepared
+        The classes are the folders' names, sorted.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder or clip, or too few clips.
+    """
+    if data_folder is None:
+        data_folder = Path(output_folder) / "synthetic_sounds"
+        write_sound_folder(data_folder, seed=0)
+        logger.info("No data_folder: using synthesised sounds in %s.", data_folder)
+    folder = data.data_folder_of("your data", data_folder, ".", LAYOUT)
+    pattern = compiled(group_regex)
+    if (folder / "train").is_dir():
+        splits = {
+            name: clips_of(folder / name, pattern)
+            for name in data.SPLITS
+            if (folder / name).is_dir()
+        }
+    else:
+        splits = {"train": clips_of(folder, pattern)}
+    labels = sorted({entry["label"] for entry in splits["train"].values()})
+    clips = [entry["wav"] for part in splits.values() for entry in part.values()]
+    if len(labels) < 2:
+        raise UserError(
+            f"The data folder {folder} has clips of {len(labels)} classes, and needs "
+            f"two or more: {LAYOUT}"
+        )
+    share = 1.0
+    for name, fraction in (("test", test_fraction), ("valid", valid_fraction)):
+        if name not in splits:
+            rest, part = data.split_off(splits["train"], fraction / share, seed, name)
+            splits["train"], splits[name] = rest, part
+            share -= fraction
+    splits["train"] = data.few_shot(splits["train"], few_shot, seed)
+    made_from = {"files": data.listing(clips)}
+    return data.prepared(save_folder, made_from, splits, labels, skip_broken)
+
+
+def clips_of(folder, pattern):
+    """`{id: {wav, label, group}}` of the class folders in `folder`."""
+    entries, others = {}, 0
+    for path in sorted(folder.glob("*/**/*")):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        if path.suffix.lower() not in AUDIO:
+            others += 1
+            continue
+        name = path.relative_to(folder)
+        label, within = name.parts[0], Path(*name.parts[1:])
+        entries[name.as_posix()] = {
+            "wav": str(path),
+            "label": label,
+            "group": f"{label}/{within}",
+        }
+        if pattern is not None:
+            entries[name.as_posix()]["group"] = group_of(within.as_posix(), pattern)
+    if others:
+        logger.info("%d files in %s are no audio and are ignored.", others, folder)
+    return entries
+
+
+def group_of(name, pattern):
+    """The group that a clip's name gives."""
+    match = pattern.search(name)
+    if match is None:
+        raise UserError(f"group_regex={pattern.pattern} does not match the clip {name}.")
+    return match.group(1)
+
+
+def compiled(regex):
+    """The compiled regex with one group or more, or None."""
+    if regex is None:
+        return None
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise UserError(f"group_regex={regex} is no regular expression: {error}.") from None
+    if pattern.groups < 1:
+        raise UserError(f"group_regex={regex} has no group in parentheses.")
+    return pattern
