@@ -214,7 +214,9 @@ def split_off(entries, fraction, seed, name):
         Both with every class.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"The fraction for {name}, {fraction}, must be between 0 and 1.")
+        raise UserError(
+            f"The fraction for {name}, {fraction}, must be between 0 and 1."
+        )
     keys = sorted(entries)
     labels = [entries[key]["label"] for key in keys]
     groups = [str(entries[key].get("group", key)) for key in keys]

@@ -284,15 +284,40 @@ class SameConv1d(nn.Conv1d):
         return super().forward(x).transpose(1, 2)
 
 
-class MaskedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm over the valid frames of `(batch, time, channels)`."""
+class MaskedBatchNorm(nn.Module):
+    """BatchNorm over the valid frames of `(batch, time, channels)`.
+
+    It is no subclass of PyTorch's, which distributed training would swap for one
+    that knows no mask; each process normalises by its own frames.
+    """
+
+    momentum, eps = 0.1, 1e-5
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x, mask=None):
         if mask is None or not self.training:
-            return super().forward(x.flatten(0, 1)).view_as(x)
-        valid = super().forward(x[mask])
+            return self._norm(x.flatten(0, 1)).view_as(x)
+        valid = self._norm(x[mask])
         return torch.zeros_like(x, dtype=valid.dtype).masked_scatter(
             mask.unsqueeze(-1), valid
+        )
+
+    def _norm(self, frames):
+        return F.batch_norm(
+            frames,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
         )
 
 

@@ -8,7 +8,7 @@ from petl_modules import data
 from petl_modules.errors import UserError
 from petl_modules.synthetic import write_sound_folder
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("petl_modules.recipes.audiofolder")
 
 AUDIO = {".wav", ".flac", ".ogg", ".mp3"}
 LAYOUT = (
@@ -121,7 +121,9 @@ def group_of(name, pattern):
     """The group that a clip's name gives."""
     match = pattern.search(name)
     if match is None:
-        raise UserError(f"group_regex={pattern.pattern} does not match the clip {name}.")
+        raise UserError(
+            f"group_regex={pattern.pattern} does not match the clip {name}."
+        )
     return match.group(1)
 
 
@@ -132,7 +134,9 @@ def compiled(regex):
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise UserError(f"group_regex={regex} is no regular expression: {error}.") from None
+        raise UserError(
+            f"group_regex={regex} is no regular expression: {error}."
+        ) from None
     if pattern.groups < 1:
         raise UserError(f"group_regex={regex} has no group in parentheses.")
     return pattern

@@ -1,0 +1,193 @@
+"""The Brain that all recipes share."""
+
+import time
+
+import speechbrain as sb
+import torch
+
+from petl_modules.errors import UserError
+
+
+class PetlBrain(sb.Brain):
+    """SpeechBrain's Brain for an adapted model and a task.
+
+    Training is exactly resumable: the order of the data hangs on seed and epoch, and
+    every batch has a random state of its own, so that nothing depends on what ran
+    before in the same process. The epoch is chosen on the validation set.
+
+    Arguments
+    ---------
+    task : object
+        Of `petl_modules.tasks`.
+    task_model : TaskModel
+    counter : speechbrain.utils.epoch_loop.EpochCounterWithStopper
+    loggers : list
+        SpeechBrain train loggers.
+    **kwargs
+        For `speechbrain.Brain`: hparams, opt_class, checkpointer.
+    """
+
+    def __init__(self, task, task_model, counter, loggers, **kwargs):
+        super().__init__(modules={"task": task_model}, **kwargs)
+        self.task, self.counter, self.loggers = task, counter, loggers
+        self.task_model = task_model
+        self.scheduler = None
+        self.seconds = Stopwatch()
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("task_model", task_model)
+            self.checkpointer.add_recoverable("counter", counter)
+            self.checkpointer.add_recoverable("seconds", self.seconds)
+
+    # Forward and loss
+
+    def compute_forward(self, batch, stage):
+        """The head's output of a batch."""
+        batch = batch.to(self.device)
+        if stage == sb.Stage.TRAIN:
+            torch.manual_seed(self._batch_seed())
+        if hasattr(batch, "features"):
+            return self.modules.task(features=batch.features.data)
+        return self.modules.task(batch.sig.data, batch.sig.lengths)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The task's loss; keeps predictions when evaluating."""
+        if stage != sb.Stage.TRAIN:
+            self.task.collect(predictions, batch)
+        return self.task.loss(predictions, batch)
+
+    def check_loss_isfinite(self, loss):
+        """Stop at once: a loss that is NaN does not come back."""
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The training loss is not finite (NaN or infinite) at epoch "
+                f"{self.counter.current}, step {self.step}: lower lr or max_grad_norm, or "
+                "look at the data."
+            )
+
+    # Optimisation
+
+    def init_optimizers(self):
+        """AdamW, with groups that weight decay spares, and the schedule."""
+        groups = self.task_model.parameter_groups(self.hparams.decay_all)
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        steps = self.counter.limit * self.steps_per_epoch
+        warmup = round(self.hparams.warmup * steps)
+        self.scheduler = self.hparams.scheduler(
+            self.optimizer, num_warmup_steps=warmup, num_training_steps=steps
+        )
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+            self.checkpointer.add_recoverable("scheduler", self.scheduler)
+
+    @property
+    def steps_per_epoch(self):
+        """Optimizer steps: batches over accumulation, the last group perhaps short."""
+        return -(-self.num_batches // self.grad_accumulation_factor)
+
+    def fit(self, epoch_counter, train_set, *args, **kwargs):
+        """As SpeechBrain's, given a data loader for training."""
+        self.num_batches = len(train_set)
+        super().fit(epoch_counter, train_set, *args, **kwargs)
+
+    def fit_batch(self, batch):
+        """One batch; the last group of an epoch steps even if it is short."""
+        factor = self.grad_accumulation_factor
+        first = (self.step - 1) // factor * factor  # batches before this group
+        group = min(factor, self.num_batches - first)
+        should_step = self.step - first == group
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+                loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+            self.check_loss_isfinite(loss)
+            self.scaler.scale(loss / group).backward()
+        if should_step:
+            self.optimizers_step()
+        return loss.detach().cpu()
+
+    def optimizers_step(self):
+        """Clip the gradients of all groups together, then step."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        if self.max_grad_norm and self.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        self.optimizer_step += 1
+
+    # Stages
+
+    def on_fit_start(self):
+        """Also checks that the last checkpoint, if any, has been taken up."""
+        super().on_fit_start()
+        self.seconds.start()
+
+    def on_stage_start(self, stage, epoch=None):
+        """Forget the predictions of the stage before."""
+        if stage == sb.Stage.TRAIN and self.train_sampler is None:
+            raise RuntimeError("The training data need a sampler that knows its epoch.")
+        self.task.start()
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Log, and keep the best epoch and the last one."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = stage_loss
+            return
+        self.metrics = {"loss": stage_loss, **self.task.metrics()}
+        if stage == sb.Stage.TEST:
+            return
+        error = self.task.error(self.metrics, stage_loss)
+        self.counter.update_metric(error)
+        lr = self.optimizer.param_groups[0]["lr"]
+        if sb.utils.distributed.if_main_process():
+            for logger in self.loggers:
+                logger.log_stats(
+                    {"epoch": epoch, "lr": lr},
+                    train_stats={"loss": self.train_loss},
+                    valid_stats=self.metrics,
+                )
+        self.checkpointer.save_and_keep_only(
+            meta={"error": error, "epoch": epoch}, min_keys=["error"]
+        )
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        """Only between optimizer steps: accumulated gradients are not saved."""
+        due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
+        return due and self.step % self.grad_accumulation_factor == 0
+
+    def _batch_seed(self):
+        rank = getattr(self, "rank", 0) or 0
+        place = self.counter.current * 1_000_003 + self.step
+        return (self.hparams.seed * 7_919 + place) * 1_009 + rank
+
+
+@sb.utils.checkpoints.register_checkpoint_hooks
+class Stopwatch:
+    """Seconds of training, summed over interruptions."""
+
+    def __init__(self):
+        self.before, self.began = 0.0, None
+
+    def start(self):
+        """Begin to count."""
+        self.began = time.monotonic()
+
+    @property
+    def total(self):
+        """Seconds so far."""
+        return self.before + (time.monotonic() - self.began if self.began else 0.0)
+
+    @sb.utils.checkpoints.mark_as_saver
+    def _save(self, path):
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(repr(self.total))
+
+    @sb.utils.checkpoints.mark_as_loader
+    def _load(self, path, end_of_epoch):
+        del end_of_epoch
+        if self.began is None:  # not when the best epoch is taken up at the end
+            with open(path, encoding="utf-8") as stream:
+                self.before = float(stream.read())

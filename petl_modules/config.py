@@ -1,0 +1,279 @@
+"""From a recipe's yaml and the command line to one complete, checked config.
+
+A recipe's yaml states what is its own; it is laid over `hparams/petl.yaml`, which
+holds what all recipes share, so that the result is one complete HyperPyYAML text
+whose knobs are all at the top level. Saved as hyperparams.yaml it runs again as it
+is.
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap
+
+from petl_modules.errors import UserError
+from petl_modules.methods import method_entry, method_table
+
+SHARED = Path(__file__).parent / "hparams" / "petl.yaml"
+
+# Set by the run itself, or mappings of defaults: no knobs for the command line
+INTERNAL = ("run_folder", "method_defaults", "recipe", "task_name")
+
+# What a value may be where the default is null
+NULLABLE = {
+    "lr": float,
+    "rank": int,
+    "reduction_rate": float,
+    "kernel_size": int,
+    "dropout": float,
+    "alpha": float,
+    "prompt_length": int,
+    "prompt_dropout": float,
+    "projection": int,
+    "num_adapters": int,
+    "num_slots": int,
+    "residual": bool,
+    "train_norm": bool,
+    "deep": bool,
+    "normalize": bool,
+    "few_shot": int,
+    "fold": int,
+    "num_classes": int,
+    "projector_size": int,
+    "max_duration": float,
+    "patience": int,
+}
+NAMES = {int: "a whole number", float: "a number", bool: "True or False"}
+# Settings that must be above 0, so that a run does not end in a library's complaint
+POSITIVE = (
+    "lr",
+    "batch_size",
+    "number_of_epochs",
+    "max_duration",
+    "patience",
+    "grad_accumulation_factor",
+    "eps",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A complete config.
+
+    Attributes
+    ----------
+    path : Path
+        The yaml that it comes from.
+    tree : CommentedMap
+        The yaml with all values, tags and references.
+    given : frozenset of str
+        Keys set on the command line.
+    """
+
+    path: Path
+    tree: CommentedMap
+    given: frozenset = field(default=frozenset())
+
+    def __getitem__(self, key):
+        return self.tree[key]
+
+    def replace(self, **values):
+        """The same config with other values."""
+        tree = CommentedMap(self.tree)
+        tree.copy_attributes(self.tree)
+        tree.update(values)
+        return Config(self.path, tree, self.given)
+
+    def settings(self):
+        """The plain values (no objects), by key."""
+        return {
+            key: plain(value) for key, value in self.tree.items() if not tagged(value)
+        }
+
+    def text(self):
+        """The config as HyperPyYAML."""
+        stream = StringIO()
+        round_trip().dump(self.tree, stream)
+        return stream.getvalue()
+
+    def build(self, **values):
+        """Instantiate: a dict with all values and objects."""
+        return load_hyperpyyaml(self.replace(**values).text())
+
+
+def load_config(path, arguments=()):
+    """The config of a recipe's yaml with the command line's changes.
+
+    Arguments
+    ---------
+    path : str or Path
+    arguments : list of str
+        `--key=value` or `--key value`, values in yaml.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    UserError
+        For an unknown key (with the nearest known one), a value of the wrong type,
+        or a knob that the chosen method has no use for.
+    """
+    path = Path(path)
+    tree = overlay(read(SHARED), read(path))
+    given = parse(arguments)
+    if tree["run_folder"] and given.get("method", tree["method"]) != tree["method"]:
+        raise UserError(
+            f"{path} says all settings of a run with method={tree['method']}: for "
+            "another method start from the recipe's own yaml."
+        )
+    for key, value in given.items():
+        refuse_unknown(key, tree, path)
+        tree[key] = typed(key, value, tree[key])
+    config = Config(path, tree, frozenset(given))
+    config = with_method_defaults(config)
+    for key in POSITIVE:
+        if config[key] is not None and not config[key] > 0:
+            raise UserError(f"{key}={config[key]} must be above 0.")
+    return config
+
+
+def with_method_defaults(config):
+    """The config with the method's own defaults where nothing else is said."""
+    name = config["method"]
+    entry = method_entry(name)
+    knobs = {knob for other in method_table().values() for knob in other["knobs"]}
+    useless = sorted((config.given & knobs) - set(entry["knobs"]))
+    if useless:
+        raise UserError(
+            f"The method {name} has no use for --{useless[0]}; its knobs are: "
+            f"{', '.join(entry['knobs']) or 'none'}."
+        )
+    if {"rank", "reduction_rate"} <= config.given:
+        raise UserError("Give --rank or --reduction_rate, not both.")
+    # the command line's rank takes the place of a default reduction_rate
+    hidden = {"rank": "reduction_rate", "reduction_rate": "rank"}
+    own = dict(config["method_defaults"].get(name, {}))
+    values = {"lr": entry["lr"], **entry["knobs"], **own}
+    for key, value in values.items():
+        if key not in config.tree:
+            raise UserError(f"method_defaults of {name} names the unknown key {key}.")
+        if key in config.given or hidden.get(key) in config.given:
+            values[key] = config[key] if key in config.given else None
+        elif key not in own and config[key] is not None:
+            values[key] = config[key]
+        else:
+            values[key] = value
+    values |= dict.fromkeys(knobs - set(entry["knobs"]))
+    # what is explicit now needs no defaults, and a saved config says what it ran
+    return config.replace(**values, method_defaults={})
+
+
+def overlay(base, top):
+    """`base` with what `top` says; plain mappings are merged, the rest replaced."""
+    for key, value in top.items():
+        both = isinstance(value, CommentedMap) and isinstance(
+            base.get(key), CommentedMap
+        )
+        if both and not tagged(value) and not tagged(base[key]):
+            overlay(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def parse(arguments):
+    """`--key=value ...` to a dict; `--key` alone means True."""
+    given, waiting = {}, None
+    for argument in arguments:
+        if argument.startswith("--"):
+            key, equals, text = argument[2:].partition("=")
+            given[key] = text if equals else "True"
+            waiting = None if equals else key
+        elif waiting is not None:
+            given[waiting], waiting = argument, None
+        else:
+            raise UserError(
+                f"The argument {argument} is not understood: options are --key=value."
+            )
+    values = {}
+    for key, text in given.items():
+        try:
+            values[key] = YAML(typ="safe", pure=True).load(text)
+        except YAMLError:
+            raise UserError(f"--{key}={text} is no yaml value.") from None
+    return values
+
+
+def refuse_unknown(key, tree, path):
+    """Raise a UserError unless `key` can be set on the command line."""
+    knobs = [k for k, v in tree.items() if not tagged(v) and k not in INTERNAL]
+    if key not in knobs:
+        near = difflib.get_close_matches(key, knobs, 1)
+        hint = f" Did you mean --{near[0]}?" if near else f" See the keys in {path}."
+        raise UserError(f"There is no option --{key}.{hint}")
+
+
+def typed(key, value, default):
+    """`value` in the type of the option, or a UserError."""
+    if value is None:
+        return None
+    kind = NULLABLE.get(key) if default is None else type(plain(default))
+    kind = next((k for k in (bool, int, float) if kind and issubclass(kind, k)), None)
+    if kind is None:
+        if isinstance(default, str) and not isinstance(value, str):
+            raise UserError(f"--{key}={value} must be a name.")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"--{key}={value} must be {NAMES[kind]}.")
+    return value
+
+
+def read(path):
+    """A yaml file with its tags and comments."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            tree = round_trip().load(stream)
+    except OSError:
+        raise UserError(f"There is no hparams file {path}.") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is no yaml: {str(error).splitlines()[0]}.") from None
+    if not isinstance(tree, CommentedMap):
+        raise UserError(f"{path} holds no keys.")
+    return tree
+
+
+def round_trip():
+    """The yaml reader and writer that keeps tags and comments."""
+    yaml = YAML()
+    yaml.width = 4096
+    yaml.representer.add_representer(
+        type(None),
+        lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"),
+    )
+    return yaml
+
+
+def tagged(value):
+    """Whether a value is an object or a reference rather than plain data."""
+    tag = getattr(value, "tag", None)
+    return getattr(tag, "value", None) is not None
+
+
+def plain(value):
+    """The value without ruamel's types."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value

@@ -1,0 +1,42 @@
+"""What a command line owes its user: little noise, and one sentence for a mistake."""
+
+import logging
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+
+from petl_modules.errors import UserError
+
+
+def quiet():
+    """Show the project's own messages, and of libraries only what matters."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(own_or_error)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def own_or_error(record):
+    """Whether a log record is the project's own, or an error."""
+    return record.name.startswith("petl_modules") or record.levelno >= logging.ERROR
+
+
+@contextmanager
+def refusing():
+    """End the program with one sentence, no traceback, for a user's mistake."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

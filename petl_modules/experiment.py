@@ -1,0 +1,328 @@
+"""A recipe's run: folds, what is left on disk, and the summary."""
+
+import inspect
+import json
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from rich.console import Console
+from rich.table import Table
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
+
+from petl_modules.adapter_file import save_adapter
+from petl_modules.brain import PetlBrain
+from petl_modules.config import load_config
+from petl_modules.console import quiet, refusing
+from petl_modules.data import make_dataset, write_json
+from petl_modules.describe import counts, table
+from petl_modules.errors import UserError
+from petl_modules.feature_cache import cached_features
+from petl_modules.measure import peak_memory_mib, reset_peak_memory
+from petl_modules.task_model import TaskModel
+from petl_modules.tasks import Classification
+
+logger = logging.getLogger(__name__)
+
+HPARAMS, RESULTS, SUMMARY = "hyperparams.yaml", "results.json", "summary.json"
+PACKAGES = ("torch", "torchaudio", "speechbrain", "transformers", "petl-modules")
+
+# Settings that do not change what a run computes
+HARMLESS = {
+    "output_folder",
+    "run_folder",
+    "folds",
+    "num_classes",
+    "device",
+    "num_workers",
+    "audio_cache_mib",
+    "noprogressbar",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
+    "distributed_backend",
+}
+
+
+def run_recipe(prepare, argv=None):
+    """Run a recipe's command line: `train.py HPARAMS [--key=value ...]`.
+
+    Arguments
+    ---------
+    prepare : callable
+        Makes the manifests of one fold and returns `petl_modules.data.Prepared`.
+        Its arguments are filled by name from the config; `save_folder` is where
+        the manifests go.
+    argv : list of str or None
+        The command line's arguments; None for the program's own.
+    """
+    quiet()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0].startswith("--"):
+        sys.exit("usage: python train.py HPARAMS [--key=value ...]")
+    with refusing():
+        config = with_full_paths(load_config(argv[0], argv[1:]))
+        if "RANK" in os.environ:
+            sb.utils.distributed.ddp_init_group(config.settings())
+        run_folds(prepare, config)
+
+
+def run_folds(prepare, config):
+    """All folds, or the one that `fold` names; returns their results.
+
+    Folds that are done are not run again; with all of them, a summary is written
+    and printed.
+    """
+    folds = config["folds"]
+    chosen = [config["fold"]] if config["fold"] is not None or not folds else folds
+    if folds and not set(chosen) <= set(folds):
+        raise UserError(f"fold={config['fold']} is none of the folds {list(folds)}.")
+    results = []
+    for place, fold in enumerate(chosen):
+        folder = run_folder(config, fold)
+        if len(chosen) > 1:
+            logger.info("\nFold %s (%d of %d)", fold, place + 1, len(chosen))
+        run = config.replace(fold=fold, run_folder=str(folder))
+        result = finished(run, folder) or run_one(prepare, run, folder, place == 0)
+        results.append(result)
+        report(result, folder)
+    if len(results) > 1:
+        summarise(config, results)
+    return results
+
+
+def run_one(prepare, config, folder, show_table):
+    """Train and test one fold, or go on with it; returns its results."""
+    wanted = inspect.signature(prepare).parameters
+    values = {**config.settings(), "save_folder": str(folder / "data")}
+    prepared = on_main(prepare, **{name: values[name] for name in wanted})
+    config = config.replace(num_classes=len(prepared.labels))
+    built = config.build()
+    model, head = built["model"], built["head"]
+    folder.mkdir(parents=True, exist_ok=True)
+    if sb.utils.distributed.if_main_process():
+        (folder / HPARAMS).write_text(config.text(), encoding="utf-8")
+        if show_table:
+            Console().print(table(model, head, config["method"]))
+    brain = make_brain(built, prepared, folder)
+    reset_peak_memory(brain.device)
+    sets = datasets(built, prepared, brain)
+    loader = {"batch_size": built["batch_size"], "num_workers": built["num_workers"]}
+    train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, shuffle=True, **loader)
+    brain.fit(brain.counter, train, sets["valid"], valid_loader_kwargs=dict(loader))
+    metrics = {}
+    for split in ("valid", "test"):
+        brain.evaluate(sets[split], min_key="error", test_loader_kwargs=dict(loader))
+        metrics[split] = brain.metrics
+    result = {
+        "recipe": built["recipe"],
+        "dataset": built["dataset"],
+        "task": brain.task.name,
+        "method": built["method"],
+        "backbone": str(built["source"]),
+        "fold": built["fold"],
+        "seed": built["seed"],
+        "few_shot": built["few_shot"],
+        "metrics": metrics,
+        "parameters": parameters(model, head),
+        "seconds": round(brain.seconds.total, 2),
+        "peak_memory_mib": round(peak_memory_mib(brain.device), 1),
+        "epochs": brain.counter.current,
+        "left_out": prepared.broken,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
+        "commit": commit(),
+    }
+    if sb.utils.distributed.if_main_process():
+        brain.task.write(folder)
+        info = {k: result[k] for k in ("recipe", "dataset", "task", "metrics")}
+        save_adapter(folder, model, head, {"labels": prepared.labels, **info})
+        write_json(folder / RESULTS, result)  # last: its presence says all is there
+    return result
+
+
+def make_brain(built, prepared, folder):
+    """The Brain with its task, counter, loggers and checkpointer."""
+    patience = built["patience"] or built["number_of_epochs"] + 1
+    main = sb.utils.distributed.if_main_process()
+    loggers = [FileTrainLogger(str(folder / "train_log.txt"), precision=4)]
+    loggers += [TensorboardLogger(str(folder / "tensorboard"))] if main else []
+    return PetlBrain(
+        task=Classification(prepared.labels, built["label_smoothing"]),
+        task_model=TaskModel(built["model"], built["head"]),
+        counter=EpochCounterWithStopper(
+            built["number_of_epochs"], patience, limit_warmup=0, direction="min"
+        ),
+        loggers=loggers,
+        hparams=built,
+        opt_class=built["opt_class"],
+        checkpointer=Checkpointer(folder / "checkpoints"),
+    )
+
+
+def datasets(built, prepared, brain):
+    """The data sets by split; with cached features where nothing below trains."""
+    model, head = built["model"], built["head"]
+    augmented = built["spec_augment_freq"] or built["spec_augment_time"]
+    use_cache = built["feature_cache"] and model.frozen_below_head and not augmented
+    sets = {}
+    for split in ("train", "valid", "test"):
+        sets[split] = make_dataset(
+            getattr(prepared, split),
+            prepared.labels,
+            model.backbone.sample_rate,
+            built["max_duration"],
+            built["audio_cache_mib"],
+        )
+        if use_cache:
+            known = cached_features(
+                Path(built["output_folder"]) / "feature_cache",
+                model.to(brain.device),
+                head,
+                sets[split],
+                built["batch_size"],
+                brain.device,
+                progress=not built["noprogressbar"],
+            )
+            sets[split].add_dynamic_item(known.get, takes="wav", provides="features")
+            sets[split].set_output_keys(["id", "features", "label_index"])
+    return sets
+
+
+def finished(config, folder):
+    """The results of a run that is done, or None; refuses a run of other settings."""
+    theirs = folder / HPARAMS
+    if not theirs.exists():
+        return None
+    ours = config.settings()
+    for key, value in load_config(theirs).settings().items():
+        if key not in HARMLESS and ours.get(key) != value:
+            raise UserError(
+                f"{folder} holds a run with {key}={value}, now it is {ours.get(key)}: "
+                "choose another --output_folder, or delete that one."
+            )
+    path = folder / RESULTS
+    if not path.exists():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged: delete it to run this again.") from None
+    logger.info("Done already: %s", path)
+    return result
+
+
+def report(result, folder):
+    """Say how a run ended and where it is."""
+    for split in ("valid", "test"):
+        metrics = result["metrics"][split]
+        text = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
+        logger.info("%-6s%s", split, text)
+    logger.info("Results, adapter file and confusion matrix: %s", folder)
+
+
+def summarise(config, results):
+    """Write and print mean and standard deviation over the folds."""
+    tests = [result["metrics"]["test"] for result in results]
+    summary = {
+        "method": config["method"],
+        "folds": [result["fold"] for result in results],
+        "test": {
+            key: {
+                "mean": statistics.mean(test[key] for test in tests),
+                "std": statistics.stdev(test[key] for test in tests),
+            }
+            for key in tests[0]
+        },
+        "valid_accuracy": statistics.mean(
+            result["metrics"]["valid"]["accuracy"] for result in results
+        ),
+        "parameters": results[0]["parameters"],
+        "seconds": round(sum(result["seconds"] for result in results), 1),
+    }
+    folder = run_folder(config, None).parent
+    write_json(folder / f"{run_name(config, 'all_folds')}_{SUMMARY}", summary)
+    shown = Table(
+        title=f"{config['dataset']}, {config['method']}", title_justify="left"
+    )
+    shown.add_column("fold")
+    keys = list(tests[0])
+    for key in keys:
+        shown.add_column(f"test {key}", justify="right")
+    for result in results:
+        values = [f"{result['metrics']['test'][key]:.4f}" for key in keys]
+        shown.add_row(str(result["fold"]), *values)
+    shown.add_section()
+    for name in ("mean", "std"):
+        shown.add_row(name, *(f"{summary['test'][key][name]:.4f}" for key in keys))
+    Console().print(shown)
+
+
+# Helpers
+
+
+def run_folder(config, fold):
+    """Where a fold's run goes: output_folder/method/fold and seed."""
+    prefix = "run" if fold is None else f"fold{fold}"
+    return Path(config["output_folder"]) / config["method"] / run_name(config, prefix)
+
+
+def run_name(config, prefix):
+    """Name of a run within its method's folder."""
+    shots = "" if config["few_shot"] is None else f"_shot{config['few_shot']}"
+    return f"{prefix}_seed{config['seed']}{shots}"
+
+
+def with_full_paths(config):
+    """The config with absolute paths, so that a saved one runs from anywhere."""
+    paths = {"output_folder": str(Path(config["output_folder"]).resolve())}
+    for key in ("data_folder", "source"):
+        value = config[key]
+        if value is not None and Path(str(value)).is_dir():
+            paths[key] = str(Path(value).resolve())
+    return config.replace(**paths)
+
+
+def parameters(model, head):
+    """The numbers of parameters that results.json holds."""
+    found = counts(model, head)
+    norms = found["site_norms"] + found["last_norm"]
+    return {
+        "petl": found["petl"],
+        "norms": norms,
+        "head": found["head"],
+        "backbone": found["backbone"],
+    }
+
+
+def on_main(function, **kwargs):
+    """The function's value, computed by the main process first where there are
+    several, so that the others find what it left on disk."""
+    if not torch.distributed.is_initialized():
+        return function(**kwargs)
+    value = function(**kwargs) if sb.utils.distributed.if_main_process() else None
+    torch.distributed.barrier()
+    return value if value is not None else function(**kwargs)
+
+
+def commit():
+    """The project's commit, or None where there is no repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,90 @@
+"""Features that are computed once: for a linear probe, everything below its head."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from petl_modules.data import listing
+
+logger = logging.getLogger(__name__)
+
+
+def cached_features(folder, model, head, dataset, batch_size, device, progress=True):
+    """The features that the head reads of every clip of a data set.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where they are kept, in one file for one backbone, preprocessing and head.
+    model : AdaptedModel
+        With `frozen_below_head`.
+    head : ClassificationHead
+    dataset : DynamicItemDataset
+        With wav and sig.
+    batch_size : int
+    device : str or torch.device
+    progress : bool
+        Whether a bar is shown.
+
+    Returns
+    -------
+    dict
+        `{wav: (layers, hidden)}`.
+    """
+    path = Path(folder) / f"{key_of(model, head)}.safetensors"
+    known = load(path)
+    wavs = [dataset.data[i]["wav"] for i in dataset.data_ids]
+    names = {wav: clip_key(wav, model.backbone.max_duration) for wav in wavs}
+    missing = [i for i, wav in enumerate(wavs) if names[wav] not in known]
+    model.eval()
+    # clips of one length go together, so that nothing is padded for nothing
+    missing.sort(key=lambda i: dataset.data[dataset.data_ids[i]]["duration"])
+    batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+    bar = tqdm(batches, desc="features", leave=False, disable=not progress)
+    with torch.no_grad():
+        for batch in bar:
+            clips = [dataset[i] for i in batch]
+            sigs = [clip["sig"] for clip in clips]
+            padded = torch.nn.utils.rnn.pad_sequence(sigs, batch_first=True).to(device)
+            lens = torch.tensor([len(sig) / padded.shape[1] for sig in sigs])
+            features = model.features(padded, lens.to(device), head).cpu()
+            for clip, feature in zip(clips, features, strict=True):
+                known[names[clip["wav"]]] = feature.clone()
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(known, partial)
+        partial.replace(path)
+    logger.info("Features: %d computed, %d from the cache.", len(missing), len(wavs))
+    return {wav: known[name] for wav, name in names.items()}
+
+
+def key_of(model, head):
+    """What all features of one file share."""
+    facts = {
+        "backbone": model.backbone.fingerprint(),
+        "preprocessing": model.backbone.preprocessing,
+        "pooling": head.pooling,
+        "weighted_sum": head.weighted_sum,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def clip_key(wav, max_duration):
+    """A clip as it is now: its path, size, time of change, and cut."""
+    facts = json.dumps([listing([wav]), max_duration])
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def load(path):
+    """The tensors of a cache file; none if it is not there or damaged."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return {}

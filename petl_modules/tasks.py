@@ -1,0 +1,96 @@
+"""What differs by task: targets, loss, metrics, and what is left for a person."""
+
+import csv
+
+import matplotlib
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import (
+    ConfusionMatrixDisplay,
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+)
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
+
+
+class Classification:
+    """One label per clip.
+
+    Arguments
+    ---------
+    labels : list of str
+        The classes, in the order of their indices.
+    label_smoothing : float
+    """
+
+    name = "classification"
+    main_metric = "accuracy"
+
+    def __init__(self, labels, label_smoothing=0.0):
+        self.labels = list(labels)
+        self.label_smoothing = label_smoothing
+
+    def loss(self, logits, batch):
+        """Cross-entropy; `logits` is `(batch, classes)`."""
+        return F.cross_entropy(
+            logits.float(),
+            batch.label_index.to(logits.device),
+            label_smoothing=self.label_smoothing,
+        )
+
+    def start(self):
+        """Forget what was collected."""
+        self.rows = []
+
+    def collect(self, logits, batch):
+        """Keep the predictions of a batch."""
+        probabilities = logits.float().softmax(-1).cpu()
+        targets = batch.label_index.tolist()
+        self.rows += zip(batch.id, targets, probabilities, strict=True)
+
+    def metrics(self):
+        """Fractions: accuracy, macro and weighted F1, unweighted average recall."""
+        targets = [target for _, target, _ in self.rows]
+        guesses = [int(p.argmax()) for _, _, p in self.rows]
+        return {
+            "accuracy": float(accuracy_score(targets, guesses)),
+            "macro_f1": float(f1_score(targets, guesses, average="macro")),
+            "weighted_f1": float(f1_score(targets, guesses, average="weighted")),
+            "unweighted_recall": float(balanced_accuracy_score(targets, guesses)),
+        }
+
+    def error(self, metrics, loss):
+        """What a better epoch makes smaller; among equals the loss decides."""
+        return 1.0 - metrics[self.main_metric] + 1e-6 * min(loss, 1e3)
+
+    def write(self, folder):
+        """predictions.csv and confusion_matrix.png of what was collected."""
+        with open(
+            folder / "predictions.csv", "w", encoding="utf-8", newline=""
+        ) as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["id", "label", "prediction", "probability"])
+            for key, target, probabilities in self.rows:
+                guess = int(probabilities.argmax())
+                names = self.labels[target], self.labels[guess]
+                writer.writerow([key, *names, f"{probabilities[guess]:.4f}"])
+        self._draw_confusions(folder / "confusion_matrix.png")
+
+    def _draw_confusions(self, path):
+        size = max(4.0, 0.42 * len(self.labels) + 2.0)
+        figure, axes = pyplot.subplots(figsize=(size, size), layout="constrained")
+        ConfusionMatrixDisplay.from_predictions(
+            [target for _, target, _ in self.rows],
+            [int(torch.argmax(p)) for _, _, p in self.rows],
+            labels=range(len(self.labels)),
+            display_labels=self.labels,
+            xticks_rotation="vertical",
+            cmap="Blues",
+            colorbar=False,
+            ax=axes,
+        )
+        figure.savefig(path, dpi=120)
+        pyplot.close(figure)
