@@ -137,6 +137,8 @@ def load_config(path, arguments=()):
         tree[key] = typed(key, value, tree[key])
     config = Config(path, tree, frozenset(given))
     config = with_method_defaults(config)
+    if config["ckpt_interval_steps"]:  # SpeechBrain takes one of the two
+        config = config.replace(ckpt_interval_minutes=0)
     for key in POSITIVE:
         if config[key] is not None and not config[key] > 0:
             raise UserError(f"{key}={config[key]} must be above 0.")

@@ -28,12 +28,14 @@ from petl_modules.describe import counts, table
 from petl_modules.errors import UserError
 from petl_modules.feature_cache import cached_features
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
+from petl_modules.methods import method_table
 from petl_modules.task_model import TaskModel
 from petl_modules.tasks import Classification
 
 logger = logging.getLogger(__name__)
 
 HPARAMS, RESULTS, SUMMARY = "hyperparams.yaml", "results.json", "summary.json"
+CHECKPOINTS = "checkpoints"
 PACKAGES = ("torch", "torchaudio", "speechbrain", "transformers", "petl-modules")
 
 # Settings that do not change what a run computes
@@ -112,15 +114,12 @@ def run_one(prepare, config, folder, show_table):
         (folder / HPARAMS).write_text(config.text(), encoding="utf-8")
         if show_table:
             Console().print(table(model, head, config["method"]))
-    brain = make_brain(built, prepared, folder)
-    reset_peak_memory(brain.device)
-    sets = datasets(built, prepared, brain)
-    loader = {"batch_size": built["batch_size"], "num_workers": built["num_workers"]}
-    train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, shuffle=True, **loader)
-    brain.fit(brain.counter, train, sets["valid"], valid_loader_kwargs=dict(loader))
+    if config["head_start_epochs"] and not model.frozen_below_head:
+        give_head_start(config, prepared, folder / "head_start", model, head)
+    brain, sets = trained(built, prepared, folder)
     metrics = {}
     for split in ("valid", "test"):
-        brain.evaluate(sets[split], min_key="error", test_loader_kwargs=dict(loader))
+        brain.evaluate(sets[split], min_key="error", test_loader_kwargs=loader(built))
         metrics[split] = brain.metrics
     result = {
         "recipe": built["recipe"],
@@ -149,6 +148,51 @@ def run_one(prepare, config, folder, show_table):
     return result
 
 
+def trained(built, prepared, folder):
+    """Train, or go on with it; returns the Brain and the data sets."""
+    brain = make_brain(built, prepared, folder)
+    reset_peak_memory(brain.device)
+    sets = datasets(built, prepared, brain)
+    train = brain.make_dataloader(
+        sets["train"], sb.Stage.TRAIN, shuffle=True, **loader(built)
+    )
+    brain.fit(brain.counter, train, sets["valid"], valid_loader_kwargs=loader(built))
+    return brain, sets
+
+
+def give_head_start(config, prepared, folder, model, head):
+    """Let the head and the last LayerNorm start from a linear probe's.
+
+    A head that knows nothing sends noise into the first steps of everything below
+    it, which on little data costs the features that were good (Kumar et al., arXiv
+    2202.10054). With cached features the probe costs next to nothing.
+    """
+    knobs = {key: None for entry in method_table().values() for key in entry["knobs"]}
+    probe = config.replace(
+        **knobs,
+        method="linear",
+        lr=config["head_start_lr"],
+        number_of_epochs=config["head_start_epochs"],
+        patience=None,
+        spec_augment_freq=0,
+        spec_augment_time=0,
+        noprogressbar=True,
+    ).build()
+    folder.mkdir(parents=True, exist_ok=True)
+    brain, sets = trained(probe, prepared, folder)
+    brain.evaluate(sets["valid"], min_key="error", test_loader_kwargs=loader(probe))
+    accuracy = brain.metrics["accuracy"]
+    logger.info("Head start: a linear probe with valid accuracy %.4f.", accuracy)
+    head.load_state_dict(probe["head"].state_dict())
+    norm = model.points.last_norm
+    norm.load_state_dict(probe["model"].points.last_norm.state_dict())
+
+
+def loader(built):
+    """Arguments of every data loader."""
+    return {"batch_size": built["batch_size"], "num_workers": built["num_workers"]}
+
+
 def make_brain(built, prepared, folder):
     """The Brain with its task, counter, loggers and checkpointer."""
     patience = built["patience"] or built["number_of_epochs"] + 1
@@ -164,7 +208,7 @@ def make_brain(built, prepared, folder):
         loggers=loggers,
         hparams=built,
         opt_class=built["opt_class"],
-        checkpointer=Checkpointer(folder / "checkpoints"),
+        checkpointer=Checkpointer(folder / CHECKPOINTS),
     )
 
 
@@ -199,8 +243,9 @@ def datasets(built, prepared, brain):
 
 def finished(config, folder):
     """The results of a run that is done, or None; refuses a run of other settings."""
-    theirs = folder / HPARAMS
-    if not theirs.exists():
+    theirs, path = folder / HPARAMS, folder / RESULTS
+    begun = path.exists() or any((folder / CHECKPOINTS).glob("CKPT*"))
+    if not begun or not theirs.exists():
         return None
     ours = config.settings()
     for key, value in load_config(theirs).settings().items():
@@ -209,7 +254,6 @@ def finished(config, folder):
                 f"{folder} holds a run with {key}={value}, now it is {ours.get(key)}: "
                 "choose another --output_folder, or delete that one."
             )
-    path = folder / RESULTS
     if not path.exists():
         return None
     try:

@@ -1,0 +1,240 @@
+"""Recipes through their command lines: what a run leaves, resumes, and repeats."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from conftest import command, run
+from safetensors.torch import load_file
+
+from petl_modules.adapter_file import load_adapter
+from petl_modules.data import read_clip
+
+QUICK = ("--number_of_epochs=2", "--batch_size=8", "--max_duration=1.0")
+
+
+@pytest.fixture(scope="module")
+def finished_run(checkpoints, class_folders, tmp_path_factory):
+    """One run of AudioFolder: its process, folder and arguments."""
+    output = tmp_path_factory.mktemp("output")
+    arguments = (
+        f"--data_folder={class_folders}",
+        f"--source={checkpoints['ast']}",
+        f"--output_folder={output}",
+        "--method=conformer",
+        "--rank=4",
+        *QUICK,
+    )
+    done = run("AudioFolder", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done, output / "conformer" / "run_seed0", arguments
+
+
+def test_a_run_says_what_trains_and_how_it_ended(finished_run):
+    done, _, _ = finished_run
+    assert "What trains with method=conformer" in done.stdout
+    assert "test  loss" in done.stderr and "accuracy" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_leaves_everything(finished_run):
+    _, folder, _ = finished_run
+    left = {path.name for path in folder.iterdir()}
+    assert left >= {
+        "hyperparams.yaml",
+        "train_log.txt",
+        "tensorboard",
+        "results.json",
+        "adapter.safetensors",
+        "adapter.json",
+        "confusion_matrix.png",
+        "predictions.csv",
+    }
+    result = json.loads((folder / "results.json").read_text())
+    assert set(result) >= {
+        "recipe",
+        "dataset",
+        "task",
+        "method",
+        "backbone",
+        "fold",
+        "seed",
+        "metrics",
+        "parameters",
+        "seconds",
+        "peak_memory_mib",
+        "epochs",
+        "versions",
+        "commit",
+    }
+    assert set(result["parameters"]) == {"petl", "norms", "head", "backbone"}
+    assert 0 <= result["metrics"]["test"]["accuracy"] <= 1
+    assert result["epochs"] == 2 and result["seconds"] > 0
+    assert len((folder / "train_log.txt").read_text().splitlines()) == 2
+    assert (folder / "confusion_matrix.png").stat().st_size > 5000
+
+
+def test_the_adapter_file_repeats_the_tests_predictions(finished_run):
+    _, folder, _ = finished_run
+    model, head, info = load_adapter(folder)
+    rows = (folder / "predictions.csv").read_text().splitlines()[1:]
+    test = json.loads((folder / "data" / "test.json").read_text())
+    assert len(rows) == len(test) == 6
+    for row in rows:
+        key, _, prediction, probability = row.split(",")
+        clip = read_clip(test[key]["wav"], 16000)[None, :16000]
+        guess = head(model(clip)).detach().softmax(-1)[0]
+        assert info["labels"][int(guess.argmax())] == prediction
+        assert float(guess.max()) == pytest.approx(float(probability), abs=2e-4)
+
+
+def test_a_finished_run_is_not_run_again(finished_run):
+    _, folder, arguments = finished_run
+    before = (folder / "results.json").stat().st_mtime_ns
+    done = run("AudioFolder", *arguments)
+    assert done.returncode == 0 and "Done already" in done.stderr
+    assert (folder / "results.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_do_not_pass_for_a_finished_run(finished_run):
+    _, _, arguments = finished_run
+    done = run("AudioFolder", *arguments, "--lr=0.1")
+    assert done.returncode == 2
+    assert "lr=" in done.stderr and "--output_folder" in done.stderr
+
+
+def test_the_saved_hparams_run_the_same_experiment(finished_run, tmp_path):
+    _, folder, _ = finished_run
+    saved = folder / "hyperparams.yaml"
+    done = run("AudioFolder", saved, f"--output_folder={tmp_path}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = tmp_path / "conformer" / "run_seed0"
+    assert_same_run(folder, again)
+
+
+def assert_same_run(one, other):
+    """Equal test metrics, and bit-equal adapter tensors."""
+    results = [json.loads((f / "results.json").read_text()) for f in (one, other)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    tensors = [load_file(f / "adapter.safetensors") for f in (one, other)]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensors[0][n], tensors[1][n]) for n in tensors[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpoint"),
+    [("conformer", ()), ("prompt", ("--ckpt_interval_steps=3",))],
+    ids=["from the epoch before", "from within the epoch"],
+)
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    checkpoints, esc50_folder, tmp_path, method, checkpoint
+):
+    arguments = (
+        f"--data_folder={esc50_folder}",
+        f"--source={checkpoints['whisper']}",
+        f"--method={method}",
+        "--fold=2",
+        "--batch_size=2",
+        "--number_of_epochs=6",
+        "--spec_augment_freq=6",
+        "--grad_accumulation_factor=2",
+        "--dropout=0.1" if method == "conformer" else "--prompt_dropout=0.1",
+        *checkpoint,
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run("ESC50", *arguments, f"--output_folder={whole}")
+    assert done.returncode == 0, done.stderr
+    # two epochs are logged, and the third has begun: killed in the middle of it
+    log = killed / method / "fold2_seed0" / "train_log.txt"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command("ESC50", *arguments, f"--output_folder={killed}"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    deadline = time.monotonic() + 200
+    while not log.exists() or len(log.read_text().splitlines()) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (log.parent / "results.json").exists()
+    done = run("ESC50", *arguments, f"--output_folder={killed}")
+    assert done.returncode == 0, done.stderr
+    folder = f"{method}/fold2_seed0"
+    assert_same_run(whole / folder, killed / folder)
+    assert len(log.read_text().splitlines()) >= 6
+
+
+def test_folds_end_in_a_summary(checkpoints, esc50_folder, tmp_path):
+    arguments = (
+        f"--data_folder={esc50_folder}",
+        f"--source={checkpoints['wav2vec2']}",
+        f"--output_folder={tmp_path}",
+        "--method=linear",
+        *QUICK,
+    )
+    done = run("ESC50", *arguments, "--fold=3")
+    assert done.returncode == 0, done.stderr
+    done = run("ESC50", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Done already") == 1
+    assert "mean" in done.stdout and "std" in done.stdout
+    summary = json.loads(
+        (tmp_path / "linear" / "all_folds_seed0_summary.json").read_text()
+    )
+    results = [
+        json.loads(
+            (tmp_path / "linear" / f"fold{k}_seed0" / "results.json").read_text()
+        )
+        for k in range(1, 6)
+    ]
+    accuracies = [result["metrics"]["test"]["accuracy"] for result in results]
+    assert summary["folds"] == [1, 2, 3, 4, 5]
+    assert summary["test"]["accuracy"]["mean"] == pytest.approx(sum(accuracies) / 5)
+
+
+def test_cached_features_give_the_same_metrics(checkpoints, esc50_folder, tmp_path):
+    metrics = []
+    for cache in (True, False):
+        done = run(
+            "ESC50",
+            f"--data_folder={esc50_folder}",
+            f"--source={checkpoints['whisper']}",
+            f"--output_folder={tmp_path / str(cache)}",
+            f"--feature_cache={cache}",
+            "--method=linear",
+            "--fold=1",
+            *QUICK,
+        )
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / str(cache) / "linear" / "fold1_seed0"
+        metrics.append(json.loads((folder / "results.json").read_text())["metrics"])
+    for split in ("valid", "test"):
+        assert metrics[0][split] == pytest.approx(metrics[1][split], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        ("--method=full", "--precision=bf16", "--weighted_sum=True"),
+        ("--method=lora", "--few_shot=2", "--warmup=0.5", "--patience=1"),
+        ("--method=soft_moa", "--pooling=cls", "--projector_size=8"),
+    ],
+)
+def test_knobs_of_training_run(checkpoints, class_folders, tmp_path, knobs):
+    done = run(
+        "AudioFolder",
+        f"--data_folder={class_folders}",
+        f"--source={checkpoints['ast']}",
+        f"--output_folder={tmp_path}",
+        *QUICK,
+        *knobs,
+    )
+    assert done.returncode == 0, done.stderr
