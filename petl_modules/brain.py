@@ -121,14 +121,12 @@ class PetlBrain(sb.Brain):
     # Stages
 
     def on_fit_start(self):
-        """Also checks that the last checkpoint, if any, has been taken up."""
+        """Take up the last checkpoint, then start the clock."""
         super().on_fit_start()
         self.seconds.start()
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
-        if stage == sb.Stage.TRAIN and self.train_sampler is None:
-            raise RuntimeError("The training data need a sampler that knows its epoch.")
         self.task.start()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -142,13 +140,12 @@ class PetlBrain(sb.Brain):
         error = self.task.error(self.metrics, stage_loss)
         self.counter.update_metric(error)
         lr = self.optimizer.param_groups[0]["lr"]
-        if sb.utils.distributed.if_main_process():
-            for logger in self.loggers:
-                logger.log_stats(
-                    {"epoch": epoch, "lr": lr},
-                    train_stats={"loss": self.train_loss},
-                    valid_stats=self.metrics,
-                )
+        for logger in self.loggers:
+            logger.log_stats(
+                {"epoch": epoch, "lr": lr},
+                train_stats={"loss": self.train_loss},
+                valid_stats=self.metrics,
+            )
         self.checkpointer.save_and_keep_only(
             meta={"error": error, "epoch": epoch}, min_keys=["error"]
         )

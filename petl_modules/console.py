@@ -12,12 +12,16 @@ from petl_modules.errors import UserError
 def quiet():
     """Show the project's own messages, and of libraries only what matters."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if os.environ.get("RANK", "0") != "0":  # one process of several speaks
+        logging.getLogger().setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         handler.addFilter(own_or_error)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # SpeechBrain says once that it cannot save figures, which nobody asked it to do
+    logging.getLogger("speechbrain.utils.train_logger").addFilter(lambda _: False)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -3,15 +3,21 @@
 A recipe's `prepare` function turns an official layout into `Splits` of entries and
 hands them to `prepared`, which checks every clip once, writes one JSON manifest a
 split in SpeechBrain's format, and does nothing when they are up to date.
+
+Paths in manifests are absolute: a run may be started from any folder, and its
+manifests belong to it alone.
 """
 
 import hashlib
 import json
 import logging
+import os
 import random
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +35,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 MARKER = "prepared.json"
 THREADS = 4
+FINEST = 20  # folds that a split is put together from
 
 
 @dataclass(frozen=True)
@@ -52,19 +59,24 @@ class Prepared:
     broken: int
 
 
-def prepared(save_folder, made_from, splits, labels, skip_broken=False):
+def prepared(save_folder, splits, labels, shots=None, seed=0, skip_broken=False):
     """Check clips and write manifests, unless they are there already.
+
+    Manifests are up to date when they were made from the same splits, settings and
+    files. Of a file, path, size and time of change are compared: reading all audio to
+    hash it would take as long as checking it again.
 
     Arguments
     ---------
     save_folder : str or Path
         Where the manifests go.
-    made_from : dict
-        The settings that the splits depend on, JSON-able.
     splits : dict
         `{"train": {id: {wav, label, ...}}, "valid": ..., "test": ...}`.
     labels : list of str
         All classes, in the order of their indices.
+    shots : int or None
+        Training clips per class, drawn with the seed from those that can be read.
+    seed : int
     skip_broken : bool
         Leave clips out that cannot be read, instead of raising.
 
@@ -80,19 +92,22 @@ def prepared(save_folder, made_from, splits, labels, skip_broken=False):
     """
     folder = Path(save_folder)
     paths = {name: folder / f"{name}.json" for name in SPLITS}
-    key = digest({"made_from": made_from, "splits": splits, "skip": skip_broken})
+    clips = [entry["wav"] for name in SPLITS for entry in splits[name].values()]
+    made_from = [splits, labels, shots, seed, skip_broken, listing(clips)]
+    key = digest(made_from)
     marker = folder / MARKER
-    if marker.exists() and all(path.exists() for path in paths.values()):
-        said = json.loads(marker.read_text(encoding="utf-8"))
-        if said["key"] == key:
-            return Prepared(**paths, labels=said["labels"], broken=said["broken"])
+    said = read_marker(marker)
+    if said.get("key") == key and all(path.exists() for path in paths.values()):
+        return Prepared(**paths, labels=said["labels"], broken=said["broken"])
     check_labels(splits, labels)
     splits, broken = checked(splits, skip_broken)
     check_labels(splits, labels)
+    splits["train"] = few_shot(splits["train"], shots, seed)
     folder.mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)
     for name, path in paths.items():
-        write_json(path, dict(sorted(splits[name].items())))
+        entries = sorted(splits[name].items())
+        write_json(path, {key: escaped(entry) for key, entry in entries})
     write_json(marker, {"key": key, "labels": list(labels), "broken": broken})
     counts = ", ".join(f"{len(splits[name])} {name}" for name in SPLITS)
     logger.info("Clips: %s.", counts)
@@ -111,13 +126,19 @@ def make_dataset(manifest, labels, sample_rate, max_duration=None, cache_mib=102
     max_duration : float or None
         Seconds after which clips are cut.
     cache_mib : float
-        Decoded clips kept in memory, in MiB: decoding and resampling a clip takes
-        several times as long as reading it from there.
+        Decoded clips of this data set kept in memory, in MiB: decoding and resampling
+        costs milliseconds a clip, which would come again every epoch. Clips that find
+        no room are decoded each time.
 
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         With id, wav, label, label_index, and sig: `(samples,)`.
+
+    Raises
+    ------
+    UserError
+        If a clip has a label that is not among `labels`.
     """
     index = {label: i for i, label in enumerate(labels)}
     samples = None if max_duration is None else round(max_duration * sample_rate)
@@ -133,7 +154,7 @@ def make_dataset(manifest, labels, sample_rate, max_duration=None, cache_mib=102
             room[0] -= size
         return clip
 
-    return sb.dataio.dataset.DynamicItemDataset.from_json(
+    dataset = sb.dataio.dataset.DynamicItemDataset.from_json(
         manifest,
         dynamic_items=[
             {"func": sig, "takes": "wav", "provides": "sig"},
@@ -141,6 +162,13 @@ def make_dataset(manifest, labels, sample_rate, max_duration=None, cache_mib=102
         ],
         output_keys=["id", "wav", "sig", "label_index"],
     )
+    for key, entry in dataset.data.items():
+        if entry["label"] not in index:
+            raise UserError(
+                f"The label {entry['label']} of the clip {key} in {manifest} is none "
+                f"of the classes: {', '.join(labels)}."
+            )
+    return dataset
 
 
 def read_clip(path, sample_rate):
@@ -151,16 +179,7 @@ def read_clip(path, sample_rate):
     UserError
         If the file cannot be read, is empty, or holds NaN.
     """
-    try:
-        audio, rate = audio_io.load(str(path), dtype=torch.float32)
-    except RuntimeError as error:
-        reason = str(error).split(":")[-1].strip()
-        raise UserError(f"The clip {path} cannot be read ({reason})") from None
-    if audio.numel() == 0:
-        raise UserError(f"The clip {path} is empty: it has no samples.")
-    if not audio.isfinite().all():
-        raise UserError(f"The clip {path} holds values that are no numbers (NaN).")
-    audio = audio.mean(0)
+    audio, rate = decode(path)
     return audio if rate == sample_rate else resampler(rate, sample_rate)(audio)
 
 
@@ -220,16 +239,23 @@ def split_off(entries, fraction, seed, name):
     keys = sorted(entries)
     labels = [entries[key]["label"] for key in keys]
     groups = [str(entries[key].get("group", key)) for key in keys]
-    fewest(labels, groups, name)
-    folds = max(2, round(1 / fraction))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    need_two_groups(labels, groups, name)
     classes = set(labels)
-    for rest, part in splitter.split(keys, labels, groups):
-        if all({labels[i] for i in side} == classes for side in (rest, part)):
-            return (
-                {keys[i]: entries[keys[i]] for i in rest},
-                {keys[i]: entries[keys[i]] for i in part},
-            )
+    # the coarser the folds, the easier it is to have every class in each
+    finest = min(FINEST, len(set(groups)), max(Counter(labels).values()))
+    for share in dict.fromkeys(
+        nearest(fraction, folds) for folds in range(finest, 1, -1)
+    ):
+        folds = grouped_folds(labels, groups, share.denominator, seed)
+        for start in range(len(folds)):
+            turned = folds[start:] + folds[:start]
+            part = {i for fold in turned[: share.numerator] for i in fold}
+            rest = set(range(len(keys))) - part
+            if all({labels[i] for i in side} == classes for side in (rest, part)):
+                return tuple(
+                    {keys[i]: entries[keys[i]] for i in sorted(side)}
+                    for side in (rest, part)
+                )
     raise UserError(
         f"No split leaves every class on both sides of {name}: there are too few "
         "clips or groups; give more, or a larger fraction."
@@ -245,8 +271,9 @@ def inside(folder, name):
         If the name leads out of the folder.
     """
     folder = Path(folder).resolve()
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder):
+    # by name, not by resolve(): data sets kept by git-annex or DVC are symbolic links
+    path = Path(os.path.normpath(folder / name))
+    if folder not in path.parents:
         raise UserError(f"The data set names a file outside its folder: {name}.")
     return path
 
@@ -266,11 +293,12 @@ def data_folder_of(recipe, folder, needs, layout):
     """
     if folder is None:
         raise UserError(f"Pass --data_folder=FOLDER, where {recipe} is: {layout}")
-    if not Path(folder).is_dir():
+    path = Path(str(folder)).expanduser()
+    if not path.is_dir():
         raise UserError(f"The data folder {folder} does not exist: {layout}")
-    if not (Path(folder) / needs).exists():
+    if not (path / needs).exists():
         raise UserError(f"The data folder {folder} has no {needs}: {layout}")
-    return Path(folder).resolve()
+    return path.resolve()
 
 
 # Helpers
@@ -305,30 +333,46 @@ def checked(splits, skip_broken):
     if broken and not skip_broken:
         more = f" ({len(broken) - 1} more are broken)" if len(broken) > 1 else ""
         raise UserError(
-            f"{broken[0]}{more} Mend it, or leave such clips out with "
-            "--skip_broken=True."
+            f"{str(broken[0]).rstrip('.')}{more}: mend it, or leave such clips out "
+            "with --skip_broken=True."
         )
     for error in broken:
         logger.warning("Left out: %s", error)
+    if broken:
+        logger.warning("Left out: %d of %d clips.", len(broken), len(jobs))
     return checked_, len(broken)
 
 
 def duration(path):
     """Seconds of a clip that has been read to its end."""
+    stat = os.stat(path) if Path(path).is_file() else None
+    return seconds_of(str(path), stat and (stat.st_size, stat.st_mtime_ns))
+
+
+@cache
+def seconds_of(path, version):
+    """The same, remembered, so that folds of one process check a file once."""
+    del version  # a changed file is another one
+    audio, rate = decode(path)
+    return round(len(audio) / rate, 4)
+
+
+def decode(path):
+    """A clip, `(samples,)`, mixed to mono, and its rate in Hz."""
     if not Path(path).is_file():
         raise UserError(f"The clip {path} is missing.")
-    rate = sample_rate_of(path)
-    return round(len(read_clip(path, rate)) / rate, 4)
-
-
-def sample_rate_of(path):
-    """Hz, from the header."""
     try:
-        return audio_io.info(str(path)).sample_rate
-    except RuntimeError:
+        audio, rate = audio_io.load(str(path), dtype=torch.float32)
+    except RuntimeError as error:
+        reason = str(error).split(":")[-1].strip(" .")
         raise UserError(
-            f"The clip {path} cannot be read: it is empty, damaged or no audio file."
+            f"The clip {path} cannot be read: it is damaged or no audio file ({reason})."
         ) from None
+    if audio.numel() == 0:
+        raise UserError(f"The clip {path} is empty: it has no samples.")
+    if not audio.isfinite().all():
+        raise UserError(f"The clip {path} holds values that are no numbers (NaN).")
+    return audio.mean(0), rate
 
 
 def check_labels(splits, labels):
@@ -349,9 +393,12 @@ def check_labels(splits, labels):
                     f"The label {entry['label']} of the {name} clip {key} is never "
                     "seen in training."
                 )
+    for label in labels:
+        if label not in seen:
+            raise UserError(f"The class {label} has no training clips.")
 
 
-def fewest(labels, groups, name):
+def need_two_groups(labels, groups, name):
     """Raise a UserError where a class has too few groups to be split."""
     count = defaultdict(set)
     for label, group in zip(labels, groups, strict=True):
@@ -364,16 +411,57 @@ def fewest(labels, groups, name):
             )
 
 
+def nearest(fraction, folds):
+    """The fraction nearest to a given one that has at most so many folds and leaves
+    neither side empty."""
+    share = Fraction(fraction).limit_denominator(folds)
+    least = Fraction(1, folds)
+    return min(max(share, least), 1 - least)
+
+
+def grouped_folds(labels, groups, count, seed):
+    """The clips' positions in `count` folds, stratified, no group in two of them."""
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # a class may have fewer clips than folds: the caller looks at both sides
+        warnings.simplefilter("ignore", UserWarning)
+        return [part.tolist() for _, part in splitter.split(labels, labels, groups)]
+
+
 @cache
 def resampler(rate, target):
-    """The resampling filter for two rates, made once."""
-    return Resample(rate, target)
+    """The resampling filter for two rates, made once.
+
+    The filter grows with the product of the reduced rates: from 22,051 to 16,000 Hz
+    it would take gigabytes. A ratio that is right to some millionths will do there;
+    for the usual rates it is exact.
+    """
+    ratio = Fraction(rate, target).limit_denominator(1000)
+    return Resample(ratio.numerator, ratio.denominator)
 
 
 def digest(value):
     """A hash of a JSON-able value."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_marker(path):
+    """What the manifests in a folder were made from; empty if that is not known."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def escaped(entry):
+    """An entry whose braces SpeechBrain does not take for its replacements."""
+    return {
+        key: value.replace("{", "{{").replace("}", "}}")
+        if isinstance(value, str)
+        else value
+        for key, value in entry.items()
+    }
 
 
 def write_json(path, value):

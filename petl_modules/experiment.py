@@ -196,9 +196,11 @@ def loader(built):
 def make_brain(built, prepared, folder):
     """The Brain with its task, counter, loggers and checkpointer."""
     patience = built["patience"] or built["number_of_epochs"] + 1
-    main = sb.utils.distributed.if_main_process()
-    loggers = [FileTrainLogger(str(folder / "train_log.txt"), precision=4)]
-    loggers += [TensorboardLogger(str(folder / "tensorboard"))] if main else []
+    # on every process: SpeechBrain's loggers wait for one another
+    loggers = [
+        FileTrainLogger(str(folder / "train_log.txt"), precision=4),
+        TensorboardLogger(str(folder / "tensorboard")),
+    ]
     return PetlBrain(
         task=Classification(prepared.labels, built["label_smoothing"]),
         task_model=TaskModel(built["model"], built["head"]),

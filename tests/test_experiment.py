@@ -238,3 +238,49 @@ def test_knobs_of_training_run(checkpoints, class_folders, tmp_path, knobs):
         *knobs,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_train_together(checkpoints, class_folders, tmp_path):
+    program, *arguments = command(
+        "AudioFolder",
+        f"--data_folder={class_folders}",
+        f"--source={checkpoints['xlsr']}",
+        f"--output_folder={tmp_path}",
+        "--method=conformer",
+        "--device=cpu",
+        "--distributed_backend=gloo",
+        *QUICK,
+    )
+    launch = [program, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "--master_port=0", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "conformer" / "run_seed0"
+    assert json.loads((folder / "results.json").read_text())["epochs"] == 2
+    assert len((folder / "train_log.txt").read_text().splitlines()) == 2
+    assert done.stderr.count("test  loss") == 1
+
+
+def test_a_head_start_gives_the_probes_head(checkpoints, class_folders, tmp_path):
+    arguments = (
+        f"--data_folder={class_folders}",
+        f"--source={checkpoints['ast']}",
+        "--lr=1e-12",
+        *QUICK,
+    )
+    starts = {"0": (), "40": ("--head_start_epochs=40", "--head_start_lr=0.01")}
+    accuracy = {}
+    for name, start in starts.items():
+        output = tmp_path / name
+        done = run("AudioFolder", *arguments, *start, f"--output_folder={output}")
+        assert done.returncode == 0, done.stderr
+        results = json.loads(next(output.glob("*/*/results.json")).read_text())
+        accuracy[name] = results["metrics"]["valid"]["loss"]
+    assert "Head start: a linear probe with valid accuracy" in done.stderr
+    # with no learning to speak of, what is better is the probe's
+    assert accuracy["40"] < 0.8 * accuracy["0"]

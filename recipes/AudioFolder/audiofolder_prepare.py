@@ -30,9 +30,9 @@ def prepare_audiofolder(
 ):
     """Manifests of `data_folder/<class>/*`.
 
-    Where there are folders train, valid or test, they are the splits; what is
-    missing of valid and test is split off the training clips, stratified by class,
-    with the seed, and without parting clips of one group.
+    Where there is a folder train with classes in it, train, valid and test are the
+    splits; what is missing of valid and test is split off the training clips,
+    stratified by class, with the seed, and without parting clips of one group.
 
     Arguments
     ---------
@@ -68,7 +68,7 @@ def prepare_audiofolder(
         logger.info("No data_folder: using synthesised sounds in %s.", data_folder)
     folder = data.data_folder_of("your data", data_folder, ".", LAYOUT)
     pattern = compiled(group_regex)
-    if (folder / "train").is_dir():
+    if has_splits(folder):
         splits = {
             name: clips_of(folder / name, pattern)
             for name in data.SPLITS
@@ -77,7 +77,6 @@ def prepare_audiofolder(
     else:
         splits = {"train": clips_of(folder, pattern)}
     labels = sorted({entry["label"] for entry in splits["train"].values()})
-    clips = [entry["wav"] for part in splits.values() for entry in part.values()]
     if len(labels) < 2:
         raise UserError(
             f"The data folder {folder} has clips of {len(labels)} classes, and needs "
@@ -85,42 +84,62 @@ def prepare_audiofolder(
         )
     share = 1.0
     for name, fraction in (("test", test_fraction), ("valid", valid_fraction)):
-        if name not in splits:
-            rest, part = data.split_off(splits["train"], fraction / share, seed, name)
-            splits["train"], splits[name] = rest, part
-            share -= fraction
-    splits["train"] = data.few_shot(splits["train"], few_shot, seed)
-    made_from = {"files": data.listing(clips)}
-    return data.prepared(save_folder, made_from, splits, labels, skip_broken)
+        if name in splits:
+            continue
+        if not 0 < fraction < share:
+            raise UserError(
+                f"{name}_fraction={fraction} must be above 0, and leave clips to "
+                "train on."
+            )
+        rest, part = data.split_off(splits["train"], fraction / share, seed, name)
+        splits["train"], splits[name] = rest, part
+        share -= fraction
+    return data.prepared(save_folder, splits, labels, few_shot, seed, skip_broken)
+
+
+def has_splits(folder):
+    """Whether train/ holds classes; with clips right in it, it is a class itself."""
+    train = folder / "train"
+    inside = list(train.iterdir()) if train.is_dir() else []
+    if not any(path.is_dir() for path in inside) or any(map(is_audio, inside)):
+        return False
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    others = [name for name in others if name not in data.SPLITS and name[0] != "."]
+    if others:
+        logger.warning("Ignored beside train, valid and test: %s.", ", ".join(others))
+    return True
 
 
 def clips_of(folder, pattern):
-    """`{id: {wav, label, group}}` of the class folders in `folder`."""
+    """`{id: {wav, label, group}}` of the class folders in `folder`; the id is the path
+    in it."""
     entries, others = {}, 0
     for path in sorted(folder.glob("*/**/*")):
-        if not path.is_file() or path.name.startswith("."):
+        name = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in name.parts):
             continue
-        if path.suffix.lower() not in AUDIO:
+        if not is_audio(path):
             others += 1
             continue
-        name = path.relative_to(folder)
-        label, within = name.parts[0], Path(*name.parts[1:])
-        entries[name.as_posix()] = {
-            "wav": str(path),
-            "label": label,
-            "group": f"{label}/{within}",
-        }
+        label, *within = name.parts
+        entries[name.as_posix()] = {"wav": str(path), "label": label}
         if pattern is not None:
-            entries[name.as_posix()]["group"] = group_of(within.as_posix(), pattern)
+            group = group_of("/".join(within), pattern)
+            entries[name.as_posix()]["group"] = group
     if others:
         logger.info("%d files in %s are no audio and are ignored.", others, folder)
     return entries
 
 
+def is_audio(path):
+    """Whether a file's name says that it is a clip."""
+    return path.suffix.lower() in AUDIO and not path.name.startswith(".")
+
+
 def group_of(name, pattern):
     """The group that a clip's name gives."""
     match = pattern.search(name)
-    if match is None:
+    if match is None or match.group(1) is None:
         raise UserError(
             f"group_regex={pattern.pattern} does not match the clip {name}."
         )
@@ -132,7 +151,7 @@ def compiled(regex):
     if regex is None:
         return None
     try:
-        pattern = re.compile(regex)
+        pattern = re.compile(str(regex))
     except re.error as error:
         raise UserError(
             f"group_regex={regex} is no regular expression: {error}."
