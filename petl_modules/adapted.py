@@ -111,7 +111,7 @@ class AdaptedModel(nn.Module):
                     site,
                 )
 
-    def train_parameter(self, method, module, attribute):
+    def train_parameter(self, module, attribute):
         """Train one parameter of a module of the backbone."""
         parameter = getattr(module, attribute)
         if not parameter.requires_grad:
@@ -158,8 +158,8 @@ class AdaptedModel(nn.Module):
         """Whether weight decay suits a parameter: not biases, norms, scales, prompts
         and prefixes."""
         key, _, inner = name.partition(".")
-        module = self.petl[key] if key in self.petl else None
-        return parameter.ndim > 1 and inner not in getattr(module, "no_decay", ())
+        spared = getattr(self.petl[key], "no_decay", ()) if key in self.petl else ()
+        return parameter.ndim > 1 and inner not in spared
 
     def trained_state(self):
         """All tensors that training changes, buffers included, by name; not copies."""
@@ -283,7 +283,7 @@ def check_same_tensors(expected, given, where):
         name = sorted(missing or extra)[0]
         raise UserError(
             f"The tensors do not fit {where}: {len(missing)} are missing and "
-            f"{len(extra)} are too many ({name} {'is missing' if missing else 'extra'})."
+            f"{len(extra)} are extra ({name}, for one)."
         )
     for name, tensor in expected.items():
         if tensor.shape != given[name].shape:

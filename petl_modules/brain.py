@@ -60,8 +60,8 @@ class PetlBrain(sb.Brain):
         if not torch.isfinite(loss):
             raise UserError(
                 f"The training loss is not finite (NaN or infinite) at epoch "
-                f"{self.counter.current}, step {self.step}: lower lr or max_grad_norm, or "
-                "look at the data."
+                f"{self.counter.current}, step {self.step}: lower lr or "
+                "max_grad_norm, or look at the data."
             )
 
     # Optimisation

@@ -366,7 +366,7 @@ def decode(path):
     except RuntimeError as error:
         reason = str(error).split(":")[-1].strip(" .")
         raise UserError(
-            f"The clip {path} cannot be read: it is damaged or no audio file ({reason})."
+            f"The clip {path} cannot be read: it is damaged or no audio ({reason})."
         ) from None
     if audio.numel() == 0:
         raise UserError(f"The clip {path} is empty: it has no samples.")

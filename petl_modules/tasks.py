@@ -13,7 +13,7 @@ from sklearn.metrics import (
 )
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend is chosen first)
+from matplotlib import pyplot
 
 
 class Classification:

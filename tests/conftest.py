@@ -1,4 +1,4 @@
-"""What the tests share: tiny checkpoints, tiny recordings, and recipes' command lines."""
+"""What the tests share: tiny checkpoints and recordings, recipes' command lines."""
 
 import os
 import subprocess

@@ -283,7 +283,9 @@ def test_conv_adapter_reads_the_blocks_output_with_its_residual(tmp_path):
         model = AdaptedModel(backbone, make_method("conv_adapter", layers=[0]))
         adapter = randomised(model.petl["layer0_ffn_conv_adapter"])
         sums = []
-        adapter.register_forward_hook(lambda m, args, out: sums.append((args[0], out)))
+        adapter.register_forward_hook(
+            lambda m, args, out, seen=sums: seen.append((args[0], out))
+        )
         x = torch.randn(1, 6, 32)
         bias = {"position_bias": torch.zeros(4, 6, 6)} if family == "wavlm" else {}
         layer = backbone.points.layers[0].module

@@ -1,4 +1,4 @@
-"""A user's mistake ends in one clear sentence and a non-zero exit, without traceback."""
+"""A user's mistake ends in one clear sentence and a non-zero exit, no traceback."""
 
 import json
 import shutil

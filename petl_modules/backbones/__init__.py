@@ -142,8 +142,8 @@ def load_config(source, pretrained):
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"No checkpoint can be loaded from {source}: give a folder in transformers' "
-            f"layout or a hub id that can be reached ({first_line(error)})."
+            f"No checkpoint can be loaded from {source}: give a folder in "
+            f"transformers' layout or a hub id that can be reached ({first_line(error)})."
         ) from error
 
 

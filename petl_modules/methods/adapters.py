@@ -93,7 +93,7 @@ class Conformer(nn.Module):
         self.up = zeroed(nn.Linear(width, hidden_size))
 
     def forward(self, x, mask=None):
-        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         x = F.glu(self.down(self.norm(x)))
         x = self.batch_norm(self.conv(x, mask), mask)
         return self.up(self.dropout(F.silu(x)))
@@ -126,7 +126,7 @@ class Convpass(nn.Module):
         self.up = zeroed(nn.Linear(width, hidden_size))
 
     def forward(self, x, mask=None):
-        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         x = self.conv(quick_gelu(self.down(x)), mask)
         return self.up(self.dropout(quick_gelu(x)))
 
@@ -157,7 +157,7 @@ class ConvAdapter(nn.Module):
         nn.init.zeros_(self.widen.weight)
 
     def forward(self, x, mask=None):
-        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         x = F.relu(self.narrow(self.norm(x), mask))
         x = self.widen(self.depthwise(x, mask), mask)
         gate = self.excite(F.relu(self.squeeze(masked_mean(x, mask))))

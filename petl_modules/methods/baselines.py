@@ -36,12 +36,11 @@ class BitFit(Method):
     mergeable = True
 
     def attach(self, model):
-        roots = {"": model.backbone}
+        trees = [model.backbone]
         if self.layers is not None:
-            chosen = self.chosen_layers(model)
-            roots = {f"layer{layer.index}": layer.module for layer in chosen}
-        for root, tree in roots.items():
-            for name, module in tree.named_modules():
-                if isinstance(module, nn.Linear | nn.LayerNorm):
-                    if module.bias is not None:
-                        model.train_parameter(self, module, "bias")
+            trees = [layer.module for layer in self.chosen_layers(model)]
+        for tree in trees:
+            for module in tree.modules():
+                linear_or_norm = isinstance(module, nn.Linear | nn.LayerNorm)
+                if linear_or_norm and module.bias is not None:
+                    model.train_parameter(module, "bias")

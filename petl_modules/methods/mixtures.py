@@ -62,7 +62,7 @@ class DenseMoA(nn.Module):
             self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, mask=None):
-        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         narrow, logits = self.down(x).split(
             [self.num_adapters * self.width, self.num_adapters], dim=-1
         )
@@ -122,7 +122,7 @@ class SoftMoA(nn.Module):
         self.up_bias = nn.Parameter(torch.zeros(n, 1, d))
 
     def forward(self, x, mask=None):
-        """`(batch, time, hidden)` to the same; `mask` (batch, time) is True where valid."""
+        """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         batch, _, d = x.shape
         n, p = self.slots.shape[1:]
         logits = self._logits(x)  # (batch, time, n p)

@@ -1,0 +1,238 @@
+"""Recipe yaml over petl.yaml over nothing: keys, types, knobs, and saved configs."""
+
+import pytest
+from conftest import ROOT
+
+from petl_modules.config import INTERNAL, NULLABLE, SHARED, load_config, read, tagged
+from petl_modules.errors import UserError
+
+ESC50 = ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml"
+AUDIOFOLDER = ROOT / "recipes" / "AudioFolder" / "hparams" / "adapter.yaml"
+KEYS = [k for k, v in read(SHARED).items() if not tagged(v) and k not in INTERNAL]
+VALUES = {int: 3, float: 0.5, bool: True}
+# A method that has a use for the key, where the default one has none
+METHOD_OF = {
+    "targets": "lora",
+    "alpha": "lora",
+    "prompt_length": "prompt",
+    "deep": "prompt",
+    "prompt_dropout": "prompt",
+    "projection": "prefix",
+    "kernel_size": "conformer",
+    "num_adapters": "soft_moa",
+    "num_slots": "soft_moa",
+    "normalize": "soft_moa",
+    "expert": "dense_moa",
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Write a recipe's yaml; gives its path."""
+
+    def write(text, name="recipe.yaml"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(path, *arguments):
+    with pytest.raises(UserError) as refusal:
+        load_config(path, arguments)
+    return str(refusal.value)
+
+
+# Overlay
+
+
+def test_a_recipe_is_laid_over_what_all_share(recipe):
+    config = load_config(recipe("recipe: Own\nbatch_size: 5\nown_key: 7\n"))
+    assert (config["recipe"], config["batch_size"], config["own_key"]) == ("Own", 5, 7)
+    shared = read(SHARED)
+    assert config["number_of_epochs"] == shared["number_of_epochs"]
+    assert set(config.tree) == {*shared, "own_key"}
+    assert load_config(ESC50)["batch_size"] == 32
+
+
+def test_an_object_can_be_replaced(recipe):
+    text = "opt_class: !name:torch.optim.SGD\n    lr: !ref <lr>\n"
+    config = load_config(recipe(text), ["--lr=0.25"])
+    assert "!name:torch.optim.SGD" in config.text()
+    assert "AdamW" not in config.text()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_shared_key_can_be_set(key):
+    default = read(SHARED)[key]
+    kind = NULLABLE.get(key) if default is None else type(default)
+    if key == "method":
+        value = "lora"
+    elif key in ("layers", "folds", "targets"):
+        value = [0]
+    elif key == "betas":
+        value = [0.5, 0.5]
+    else:
+        kind = next((k for k in VALUES if kind and issubclass(kind, k)), None)
+        value = VALUES.get(kind, "word")
+    arguments = [f"--{key}={value}"]
+    if key in METHOD_OF:
+        arguments.append(f"--method={METHOD_OF[key]}")
+    config = load_config(ESC50, arguments)
+    assert config[key] == value
+    assert config.given >= {key}
+
+
+# Saved configs
+
+
+@pytest.mark.parametrize("path", [ESC50, AUDIOFOLDER], ids=["ESC50", "AudioFolder"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--method=lora", "--targets=[q,k,ffn]", "--rank=3", "--lr=1e-3"],
+        ["--method=soft_moa", "--layers=[-1]", "--normalize=True"],
+        ["--method=linear", "--data_folder=/a b/ü: #1", "--few_shot=5"],
+    ],
+    ids=["default", "lora", "soft_moa", "linear"],
+)
+def test_a_saved_config_gives_itself(recipe, path, arguments):
+    config = load_config(path, arguments).replace(run_folder="results/run")
+    saved = recipe(config.text())
+    again = load_config(saved)
+    assert again.text() == config.text()
+    assert again.settings() == config.settings()
+
+
+def test_a_saved_config_takes_changes_but_no_other_method(recipe):
+    config = load_config(ESC50, ["--method=lora", "--rank=3"])
+    saved = recipe(config.replace(run_folder="results/run").text())
+    again = load_config(saved, ["--seed=4", "--method=lora"])
+    assert (again["seed"], again["rank"]) == (4, 3)
+    sentence = refused(saved, "--method=bottleneck")
+    assert "method=lora" in sentence and "recipe's own yaml" in sentence
+
+
+# Command line
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "value"),
+    [
+        ("--lr=1e-3", "lr", 0.001),
+        ("--lr=1", "lr", 1.0),
+        ("--lr=2.5E-4", "lr", 0.00025),
+        ("--weight_decay=0", "weight_decay", 0.0),
+        ("--layers=[0, -1]", "layers", [0, -1]),
+        ("--betas=[0.8,0.9]", "betas", [0.8, 0.9]),
+        ("--skip_broken", "skip_broken", True),
+        ("--skip_broken=False", "skip_broken", False),
+        ("--few_shot=null", "few_shot", None),
+        ("--data_folder=a=b", "data_folder", "a=b"),
+    ],
+)
+def test_values_are_yaml_in_the_type_of_the_key(argument, key, value):
+    found = load_config(ESC50, [argument])[key]
+    assert found == value and isinstance(found, type(value))
+
+
+def test_a_value_may_follow_its_key():
+    config = load_config(ESC50, ["--seed", "3", "--skip_broken", "--lr", "1e-3"])
+    assert (config["seed"], config["skip_broken"], config["lr"]) == (3, True, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--rnak=3", "no option --rnak. Did you mean --rank?"),
+        ("--number_of_epoch=3", "Did you mean --number_of_epochs?"),
+        ("--zzzzzz=3", "no option --zzzzzz. See the keys in"),
+        ("--model=x", "no option --model"),
+        ("--opt_class=x", "no option --opt_class"),
+        ("--run_folder=x", "no option --run_folder"),
+        ("--seed=1.5", "--seed=1.5 must be a whole number"),
+        ("--seed=True", "must be a whole number"),
+        ("--lr=fast", "--lr=fast must be a number"),
+        ("--lr=True", "must be a number"),
+        ("--skip_broken=1", "must be True or False"),
+        ("--output_folder=7", "must be a name"),
+        ("--rank=[3]", "must be a whole number"),
+        ("--lr=0", "lr=0.0 must be above 0"),
+        ("--batch_size=-1", "batch_size=-1 must be above 0"),
+        ("--layers=[0", "no yaml value"),
+        ("seed=3", "seed=3 is not understood"),
+        ("--method=loar", "no method loar"),
+    ],
+)
+def test_mistakes_are_named(argument, words):
+    assert words in refused(ESC50, argument)
+
+
+def test_a_file_that_is_no_config(recipe, tmp_path):
+    assert "gone.yaml" in refused(tmp_path / "gone.yaml")
+    assert "is no yaml" in refused(recipe("a: [1\nb: 2\n"))
+    assert "holds no keys" in refused(recipe("- 1\n- 2\n"))
+
+
+# Methods
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--method=linear", "--rank=3"],
+        ["--method=lora", "--site=ffn"],
+        ["--method=bottleneck", "--kernel_size=3"],
+        ["--method=prompt", "--projection=8"],
+    ],
+)
+def test_a_knob_that_the_method_has_no_use_for(arguments):
+    method, knob = arguments[0].split("=")[1], arguments[1].split("=")[0]
+    assert f"{method} has no use for {knob}" in refused(ESC50, *arguments)
+
+
+def test_method_defaults_are_applied_and_overridden(recipe):
+    path = recipe(
+        "method_defaults:\n"
+        "    lora: {alpha: 16, lr: 0.0007, weight_decay: 0.3}\n"
+        "    prefix: {prompt_length: 40}\n"
+    )
+    config = load_config(path, ["--method=lora"])
+    found = (config["alpha"], config["lr"], config["weight_decay"])
+    assert found == (16, 0.0007, 0.3)
+    assert config["prompt_length"] is None
+    config = load_config(path, ["--method=lora", "--alpha=2", "--weight_decay=0.0"])
+    found = (config["alpha"], config["lr"], config["weight_decay"])
+    assert found == (2, 0.0007, 0.0)
+    assert load_config(path, ["--method=bottleneck"])["weight_decay"] == 0.1
+    assert not config["method_defaults"]
+
+
+def test_method_defaults_of_an_unknown_key(recipe):
+    path = recipe("method_defaults:\n    lora: {rnak: 3}\n")
+    assert "unknown key rnak" in refused(path, "--method=lora")
+
+
+def test_rank_and_reduction_rate_take_each_others_place(recipe):
+    by_rate = recipe("method_defaults:\n    conformer: {reduction_rate: 96}\n")
+    arguments = ["--method=conformer", "--rank=8"]
+    config = load_config(by_rate, arguments)
+    assert (config["rank"], config["reduction_rate"]) == (8, None)
+    by_rank = recipe("method: conformer\nrank: 8\n", "rank.yaml")
+    config = load_config(by_rank, ["--reduction_rate=64"])
+    assert (config["rank"], config["reduction_rate"]) == (None, 64)
+    assert "not both" in refused(by_rate, *arguments, "--reduction_rate=64")
+
+
+def test_every_method_has_its_own_learning_rate():
+    assert load_config(ESC50, ["--method=full"])["lr"] == 0.00005
+    assert load_config(ESC50, ["--method=linear"])["lr"] == 0.001
+    linear = load_config(ESC50, ["--method=linear", "--spec_augment_freq=9"])
+    assert (linear["spec_augment_freq"], linear["spec_augment_time"]) == (9, 0)
+
+
+def test_checkpoints_by_steps_turn_those_by_minutes_off():
+    config = load_config(ESC50, ["--ckpt_interval_steps=5"])
+    assert (config["ckpt_interval_steps"], config["ckpt_interval_minutes"]) == (5, 0)

@@ -1,0 +1,361 @@
+"""Clips are read or refused by name, splits are seeded, manifests are kept up to date."""
+
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import RATE, tone
+
+from petl_modules import data
+from petl_modules.errors import UserError
+
+
+def entries_of(folder=None, labels="ab", count=6, **more):
+    """`count` entries of every label, by id."""
+    return {
+        f"{label}{i:02}": {"wav": f"{folder}/{label}{i:02}.wav", "label": label, **more}
+        for label in labels
+        for i in range(count)
+    }
+
+
+def shuffled(entries, seed=1):
+    items = list(entries.items())
+    random.Random(seed).shuffle(items)
+    return dict(items)
+
+
+# read_clip
+
+
+def test_stereo_is_mixed_to_mono(tmp_path):
+    left, right = np.full(100, 0.5), np.full(100, -0.25)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE)
+    clip = data.read_clip(tmp_path / "a.wav", RATE)
+    assert clip.shape == (100,)
+    np.testing.assert_allclose(clip, 0.125, atol=1e-4)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+def test_every_depth_is_scaled_to_one(tmp_path, subtype):
+    sound = 0.5 * np.sin(np.arange(800) / 5)
+    soundfile.write(tmp_path / "a.wav", sound, RATE, subtype=subtype)
+    clip = data.read_clip(tmp_path / "a.wav", RATE)
+    assert str(clip.dtype) == "torch.float32"
+    np.testing.assert_allclose(clip, sound, atol=0.01 if subtype == "PCM_U8" else 1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_other_rates_keep_pitch_and_length(tmp_path, rate):
+    tone(tmp_path / "a.wav", 1000, seconds=0.5, rate=rate)
+    clip = data.read_clip(tmp_path / "a.wav", RATE)
+    assert abs(len(clip) - RATE / 2) <= 2
+    assert abs(np.abs(np.fft.rfft(clip)).argmax() * RATE / len(clip) - 1000) < 5
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_compressed_files(tmp_path, suffix):
+    tone(tmp_path / f"a.{suffix}", 500, seconds=0.5)
+    clip = data.read_clip(tmp_path / f"a.{suffix}", RATE)
+    assert abs(len(clip) - RATE / 2) < 1200
+    assert abs(np.abs(np.fft.rfft(clip)).argmax() * RATE / len(clip) - 500) < 5
+
+
+def test_a_path_of_any_letters(tmp_path):
+    path = tmp_path / "Vögel – 鳥" / "l'été n°1.wav"
+    tone(path, 500)
+    assert len(data.read_clip(path, RATE)) == 6400
+
+
+def broken_clip(path, kind):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "text":
+        path.write_text("this is no sound")
+    elif kind == "no bytes":
+        path.write_bytes(b"")
+    elif kind == "no samples":
+        soundfile.write(path, np.zeros(0), RATE)
+    else:
+        value = np.nan if kind == "nan" else np.inf
+        sound = np.r_[np.zeros(99), value]
+        soundfile.write(path, sound, RATE, subtype="FLOAT")
+
+
+BROKEN = {
+    "text": "cannot be read",
+    "no bytes": "cannot be read",
+    "no samples": "empty",
+    "nan": "NaN",
+    "inf": "NaN",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_clip_is_named(tmp_path, kind):
+    broken_clip(tmp_path / "bad.wav", kind)
+    with pytest.raises(UserError, match=BROKEN[kind]) as refusal:
+        data.read_clip(tmp_path / "bad.wav", RATE)
+    assert "bad.wav" in str(refusal.value)
+
+
+def test_a_missing_clip_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.wav"):
+        data.read_clip(tmp_path / "gone.wav", RATE)
+
+
+# make_dataset
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    rows = {}
+    for i, label in enumerate(["cat", "ant"]):
+        path = tmp_path / f"{label}.wav"
+        tone(path, 500, seconds=0.4, rate=8000, seed=i)
+        rows[label] = {"wav": str(path), "label": label, "duration": 0.4}
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    return tmp_path / "m.json"
+
+
+def test_dataset_gives_resampled_cut_clips_and_indices(manifest):
+    whole = data.make_dataset(manifest, ["cat", "ant"], RATE)
+    cut = data.make_dataset(manifest, ["cat", "ant"], RATE, max_duration=0.1)
+    assert {row["id"]: row["label_index"] for row in whole} == {"cat": 0, "ant": 1}
+    for a, b in zip(whole, cut, strict=True):
+        assert (len(a["sig"]), len(b["sig"])) == (6400, 1600)
+        assert a["sig"][:1600].equal(b["sig"])
+        assert b["sig"].untyped_storage().nbytes() == 1600 * 4
+
+
+@pytest.mark.parametrize(("cache_mib", "reads"), [(0, 6), (1, 2), (0.03, 4)])
+def test_clips_are_decoded_once_while_memory_lasts(
+    manifest, monkeypatch, cache_mib, reads
+):
+    read, seen = data.read_clip, []
+    monkeypatch.setattr(data, "read_clip", lambda *a: seen.append(a) or read(*a))
+    dataset = data.make_dataset(manifest, ["cat", "ant"], RATE, cache_mib=cache_mib)
+    rounds = [[row["sig"] for row in dataset] for _ in range(3)]
+    assert len(seen) == reads  # a clip takes 25 KiB: the third case has room for one
+    for later in rounds[1:]:
+        assert all(a.equal(b) for a, b in zip(rounds[0], later, strict=True))
+
+
+# few_shot
+
+
+def test_few_shot_is_stratified_seeded_and_orderless():
+    entries = entries_of(labels="abc", count=20)
+    drawn = data.few_shot(entries, 5, seed=3)
+    assert all(entries[key] == entry for key, entry in drawn.items())
+    labels = [entry["label"] for entry in drawn.values()]
+    assert {label: labels.count(label) for label in "abc"} == dict.fromkeys("abc", 5)
+    again = data.few_shot(shuffled(entries), 5, seed=3)
+    assert list(again.items()) == list(drawn.items())
+    assert data.few_shot(entries, 5, seed=4) != drawn
+
+
+def test_few_shot_of_a_class_is_its_own():
+    both, one = entries_of(labels="ab", count=20), entries_of(labels="b", count=20)
+    drawn = data.few_shot(both, 5, seed=0)
+    assert {k for k in drawn if k[0] == "b"} == set(data.few_shot(one, 5, seed=0))
+
+
+def test_few_shot_bounds():
+    entries = entries_of(count=3)
+    assert data.few_shot(entries, None, seed=0) == entries
+    assert data.few_shot(entries, 3, seed=0) == entries
+    entries.pop("b00")
+    with pytest.raises(UserError, match="class b has 2 training clips"):
+        data.few_shot(entries, 3, seed=0)
+    for count in (0, -1):
+        with pytest.raises(UserError, match="at least 1"):
+            data.few_shot(entries, count, seed=0)
+
+
+# split_off
+
+
+def grouped(labels="ab", groups=6, clips=3):
+    return {
+        f"{label}{g}{i}": {"label": label, "group": f"{label}{g}"}
+        for label in labels
+        for g in range(groups)
+        for i in range(clips)
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_off_never_parts_a_group(seed):
+    entries = grouped()
+    rest, part = data.split_off(entries, 0.25, seed, "valid")
+    assert {**rest, **part} == entries and not rest.keys() & part.keys()
+    groups = [{entry["group"] for entry in side.values()} for side in (rest, part)]
+    assert not groups[0] & groups[1]
+    for side in (rest, part):
+        assert {entry["label"] for entry in side.values()} == {"a", "b"}
+    assert data.split_off(shuffled(entries), 0.25, seed, "valid") == (rest, part)
+
+
+def test_a_group_across_classes_stays_together():
+    entries = {
+        f"{speaker}-{label}": {"label": label, "group": f"s{speaker}"}
+        for speaker in range(8)
+        for label in "abc"
+    }
+    rest, part = data.split_off(entries, 0.25, 0, "test")
+    assert len(part) == 6
+    assert not {k[0] for k in rest} & {k[0] for k in part}
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.5])
+def test_split_off_takes_its_fraction_of_every_class(fraction):
+    entries = entries_of(count=20)
+    _, part = data.split_off(entries, fraction, 0, "valid")
+    labels = [entry["label"] for entry in part.values()]
+    assert labels.count("a") == labels.count("b") == round(20 * fraction)
+
+
+def test_split_off_depends_on_the_seed():
+    parts = [data.split_off(entries_of(), 0.3, s, "v")[1] for s in range(6)]
+    assert any(part != parts[0] for part in parts)
+
+
+def test_split_off_refuses():
+    for fraction in (0, 1, -0.2, 1.5):
+        with pytest.raises(UserError, match="between 0 and 1"):
+            data.split_off(entries_of(), fraction, 0, "valid")
+    lonely = entries_of() | {"c": {"label": "c"}}
+    with pytest.raises(UserError, match="class c has too few clips"):
+        data.split_off(lonely, 0.2, 0, "valid")
+    with pytest.raises(UserError, match="class a has too few"):
+        data.split_off(grouped(groups=1), 0.2, 0, "valid")
+    crossed = {
+        "1": {"label": "a", "group": "x"},
+        "2": {"label": "b", "group": "x"},
+        "3": {"label": "a", "group": "y"},
+        "4": {"label": "b", "group": "z"},
+    }
+    try:
+        sides = data.split_off(crossed, 0.5, 0, "valid")
+    except UserError as refusal:
+        assert "every class on both sides" in str(refusal)
+    else:
+        assert all({e["label"] for e in side.values()} == {"a", "b"} for side in sides)
+
+
+# prepared
+
+
+@pytest.fixture
+def splits(tmp_path):
+    """Two classes, one clip of each in every split, with files."""
+    found = {}
+    for seed, name in enumerate(data.SPLITS):
+        found[name] = entries_of(tmp_path / name, count=1)
+        for entry in found[name].values():
+            tone(tmp_path / name / f"{entry['label']}00.wav", 300, 0.1, seed=seed)
+    return found
+
+
+def prepare(tmp_path, splits, labels=("a", "b"), **kwargs):
+    files = [e["wav"] for part in splits.values() for e in part.values()]
+    made_from = {"files": data.listing(files)}
+    return data.prepared(tmp_path / "save", made_from, splits, list(labels), **kwargs)
+
+
+def stamps(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_manifests_are_in_speechbrains_format(tmp_path, splits):
+    done = prepare(tmp_path, splits)
+    assert (done.labels, done.broken) == (["a", "b"], 0)
+    rows = json.loads(done.train.read_text(encoding="utf-8"))
+    assert rows["a00"] == {**splits["train"]["a00"], "duration": 0.1}
+    assert {path.name for path in (tmp_path / "save").iterdir()} == {
+        "train.json",
+        "valid.json",
+        "test.json",
+        data.MARKER,
+    }
+
+
+def test_what_is_up_to_date_is_not_checked_or_written_again(
+    tmp_path, splits, monkeypatch
+):
+    first = prepare(tmp_path, splits)
+    before = stamps(tmp_path / "save")
+    monkeypatch.setattr(data, "read_clip", None)
+    assert prepare(tmp_path, splits) == first
+    assert stamps(tmp_path / "save") == before
+
+
+@pytest.mark.parametrize("change", ["clip", "split", "manifest", "skip_broken"])
+def test_what_has_changed_is_made_again(tmp_path, splits, change):
+    prepare(tmp_path, splits)
+    before = stamps(tmp_path / "save")
+    if change == "clip":
+        tone(tmp_path / "train" / "a00.wav", 300, 0.2)
+        os.utime(tmp_path / "train" / "a00.wav", (1, 1))
+    elif change == "split":
+        splits["test"].pop("b00")
+    elif change == "manifest":
+        (tmp_path / "save" / "train.json").unlink()
+    done = prepare(tmp_path, splits, skip_broken=change == "skip_broken")
+    assert all(stamps(tmp_path / "save")[n] != t for n, t in before.items())
+    rows = json.loads(done.train.read_text())
+    assert rows["a00"]["duration"] == (0.2 if change == "clip" else 0.1)
+    assert len(json.loads(done.test.read_text())) == len(splits["test"])
+
+
+def test_the_first_broken_clip_is_named_and_the_others_counted(tmp_path, splits):
+    broken_clip(tmp_path / "train" / "a00.wav", "text")
+    (tmp_path / "test" / "b00.wav").unlink()
+    with pytest.raises(UserError, match=r"a00\.wav.*1 more.*--skip_broken") as refusal:
+        prepare(tmp_path, splits)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "save").exists()
+
+
+def test_broken_clips_are_left_out_with_a_warning(tmp_path, splits, caplog):
+    splits["train"]["a01"] = {"wav": str(tmp_path / "bad.wav"), "label": "a"}
+    splits["valid"]["b01"] = {"wav": str(tmp_path / "gone.wav"), "label": "b"}
+    broken_clip(tmp_path / "bad.wav", "nan")
+    done = prepare(tmp_path, splits, skip_broken=True)
+    assert done.broken == 2
+    for name in ("bad.wav", "gone.wav"):
+        assert sum(name in record.getMessage() for record in caplog.records) == 1
+    assert set(json.loads(done.train.read_text())) == {"a00", "b00"}
+    assert prepare(tmp_path, splits, skip_broken=True).broken == 2
+
+
+def test_leaving_out_a_class_of_training_is_refused(tmp_path, splits):
+    broken_clip(tmp_path / "train" / "b00.wav", "text")
+    with pytest.raises(UserError, match="never seen in training"):
+        prepare(tmp_path, splits, skip_broken=True)
+
+
+def test_labels_that_cannot_be_learnt_are_refused(tmp_path, splits):
+    with pytest.raises(UserError, match="here there are 0: none"):
+        prepare(tmp_path, splits, labels=())
+    with pytest.raises(UserError, match="here there are 1: a"):
+        prepare(tmp_path, splits, labels=("a",))
+    splits["valid"]["b00"]["label"] = "c"
+    with pytest.raises(UserError, match="label c of the valid clip b00 is never"):
+        prepare(tmp_path, splits, labels="abc")
+    with pytest.raises(UserError, match="test split has no clips"):
+        prepare(tmp_path, {**splits, "test": {}})
+
+
+# inside
+
+
+def test_inside_keeps_to_the_folder(tmp_path):
+    assert data.inside(tmp_path, "a/b.wav") == (tmp_path / "a" / "b.wav").resolve()
+    assert data.inside(tmp_path, "a/../b.wav") == (tmp_path / "b.wav").resolve()
+    for name in ("../b.wav", "a/../../b.wav", "/etc/passwd", f"../{tmp_path.name}2/x"):
+        with pytest.raises(UserError, match="outside its folder"):
+            data.inside(tmp_path, name)
