@@ -195,8 +195,8 @@ def method_steps(options):
         )
         labels = torch.arange(options.batch_size, device=options.device)
         labels = labels % options.classes
-        step(wavs, labels)
         reset_peak_memory(options.device)
+        step(wavs, labels)
         times = [
             seconds_of(lambda s=step, w=wavs, y=labels: s(w, y), options)
             for _ in range(options.repeats)

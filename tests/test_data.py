@@ -1,4 +1,4 @@
-"""Clips are read or refused by name, splits are seeded, manifests are kept up to date."""
+"""Clips are read or refused by name, splits are seeded, manifests kept up to date."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_every_depth_is_scaled_to_one(tmp_path, subtype):
     np.testing.assert_allclose(clip, sound, atol=0.01 if subtype == "PCM_U8" else 1e-4)
 
 
-@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 22050, 22051, 44100, 48000])
 def test_other_rates_keep_pitch_and_length(tmp_path, rate):
     tone(tmp_path / "a.wav", 1000, seconds=0.5, rate=rate)
     clip = data.read_clip(tmp_path / "a.wav", RATE)
@@ -65,7 +65,7 @@ def test_compressed_files(tmp_path, suffix):
 
 
 def test_a_path_of_any_letters(tmp_path):
-    path = tmp_path / "Vögel – 鳥" / "l'été n°1.wav"
+    path = tmp_path / "Vögel und 鳥" / "l'été n°1.wav"
     tone(path, 500)
     assert len(data.read_clip(path, RATE)) == 6400
 
@@ -261,9 +261,7 @@ def splits(tmp_path):
 
 
 def prepare(tmp_path, splits, labels=("a", "b"), **kwargs):
-    files = [e["wav"] for part in splits.values() for e in part.values()]
-    made_from = {"files": data.listing(files)}
-    return data.prepared(tmp_path / "save", made_from, splits, list(labels), **kwargs)
+    return data.prepared(tmp_path / "save", splits, list(labels), **kwargs)
 
 
 def stamps(folder):
@@ -288,12 +286,14 @@ def test_what_is_up_to_date_is_not_checked_or_written_again(
 ):
     first = prepare(tmp_path, splits)
     before = stamps(tmp_path / "save")
-    monkeypatch.setattr(data, "read_clip", None)
+    monkeypatch.setattr(data, "checked", None)
     assert prepare(tmp_path, splits) == first
     assert stamps(tmp_path / "save") == before
 
 
-@pytest.mark.parametrize("change", ["clip", "split", "manifest", "skip_broken"])
+@pytest.mark.parametrize(
+    "change", ["clip", "split", "manifest", "marker", "skip_broken"]
+)
 def test_what_has_changed_is_made_again(tmp_path, splits, change):
     prepare(tmp_path, splits)
     before = stamps(tmp_path / "save")
@@ -304,6 +304,8 @@ def test_what_has_changed_is_made_again(tmp_path, splits, change):
         splits["test"].pop("b00")
     elif change == "manifest":
         (tmp_path / "save" / "train.json").unlink()
+    elif change == "marker":
+        (tmp_path / "save" / data.MARKER).write_text("{")
     done = prepare(tmp_path, splits, skip_broken=change == "skip_broken")
     assert all(stamps(tmp_path / "save")[n] != t for n, t in before.items())
     rows = json.loads(done.train.read_text())
@@ -332,6 +334,32 @@ def test_broken_clips_are_left_out_with_a_warning(tmp_path, splits, caplog):
     assert prepare(tmp_path, splits, skip_broken=True).broken == 2
 
 
+def test_few_shot_draws_from_the_clips_that_can_be_read(tmp_path, splits):
+    for i in (1, 2):
+        for label in "ab":
+            path = tmp_path / "train" / f"{label}0{i}.wav"
+            splits["train"][f"{label}0{i}"] = {"wav": str(path), "label": label}
+            tone(path, 300, 0.1, seed=i)
+    broken_clip(tmp_path / "train" / "a01.wav", "text")
+    for seed in range(4):
+        done = prepare(tmp_path, splits, shots=2, seed=seed, skip_broken=True)
+        drawn = set(json.loads(done.train.read_text()))
+        assert {key for key in drawn if key[0] == "a"} == {"a00", "a02"}
+        assert len(drawn) == 4
+    with pytest.raises(UserError, match="class a has 2 training clips"):
+        prepare(tmp_path, splits, shots=3, skip_broken=True)
+
+
+def test_names_with_braces_and_dollars_are_read_back(tmp_path, splits):
+    path = tmp_path / "{data_root} $HOME" / "{0}.wav"
+    splits["train"]["a00"] = {"wav": str(path), "label": "a"}
+    tone(path, 300, 0.1)
+    done = prepare(tmp_path, splits)
+    dataset = data.make_dataset(done.train, done.labels, RATE)
+    row = next(row for row in dataset if row["id"] == "a00")
+    assert row["wav"] == str(path) and len(row["sig"]) == RATE // 10
+
+
 def test_leaving_out_a_class_of_training_is_refused(tmp_path, splits):
     broken_clip(tmp_path / "train" / "b00.wav", "text")
     with pytest.raises(UserError, match="never seen in training"):
@@ -343,6 +371,8 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path, splits):
         prepare(tmp_path, splits, labels=())
     with pytest.raises(UserError, match="here there are 1: a"):
         prepare(tmp_path, splits, labels=("a",))
+    with pytest.raises(UserError, match="class c has no training clips"):
+        prepare(tmp_path, splits, labels="abc")
     splits["valid"]["b00"]["label"] = "c"
     with pytest.raises(UserError, match="label c of the valid clip b00 is never"):
         prepare(tmp_path, splits, labels="abc")

@@ -134,11 +134,17 @@ def test_a_wrong_csv(esc50, tmp_path):
     with pytest.raises(UserError, match="lacks the columns category, fold"):
         prepare_esc50(esc50, tmp_path / "save", 1)
     write_csv(esc50, [])
-    with pytest.raises(UserError, match="lacks the columns"):
+    with pytest.raises(UserError, match="lists no clips"):
         prepare_esc50(esc50, tmp_path / "save", 1)
-    write_csv(esc50, [*rows, "x.wav,one,0,dog,False,1,A"])
-    with pytest.raises(UserError, match=r"no number: x\.wav"):
-        prepare_esc50(esc50, tmp_path / "save", 1)
+    for row, words in (
+        ("x.wav,one,0,dog,False,1,A", "has the fold one"),
+        ("x.wav,6,0,dog,False,1,A", "has the fold 6"),
+        ("x.wav,,0,dog,False,1,A", "has no fold"),
+        ("1-0-A-0.wav,2,0,dog,False,1,A", "repeats 1-0-A-0"),
+    ):
+        write_csv(esc50, [*rows, row])
+        with pytest.raises(UserError, match=f"line 32 {words}"):
+            prepare_esc50(esc50, tmp_path / "save", 1)
 
 
 def test_a_wrong_folder_is_told_the_layout(tmp_path):
@@ -251,12 +257,26 @@ def test_other_files_are_ignored_and_extensions_have_no_case(tmp_path, caplog):
     assert "2 files" in caplog.text and "ignored" in caplog.text
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    clips(tmp_path / "d", labels=["plane", "train"])
+    found = prepare(tmp_path / "d", tmp_path)
+    assert found.labels == ["plane", "train"]
+    assert sum(map(len, rows_of(found))) == 20
+
+
+def test_fractions_that_leave_nothing_to_train_on(tmp_path):
+    clips(tmp_path / "d")
+    for fractions in ({"valid_fraction": 0.8}, {"test_fraction": 0}):
+        with pytest.raises(UserError, match="leave clips to train on"):
+            prepare(tmp_path / "d", tmp_path, **fractions)
+
+
 def test_one_class_or_none_is_refused(tmp_path):
     clips(tmp_path / "d", labels="a")
-    with pytest.raises(UserError, match="1 classes.*two or more"):
+    with pytest.raises(UserError, match=r"1 classes.*two or more"):
         prepare(tmp_path / "d", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="0 classes.*two or more"):
+    with pytest.raises(UserError, match=r"0 classes.*two or more"):
         prepare(tmp_path / "empty", tmp_path)
 
 
@@ -270,5 +290,5 @@ def test_too_few_clips_of_a_class_are_refused(tmp_path):
 def test_a_label_that_training_never_sees_is_refused(tmp_path):
     clips(tmp_path / "d" / "train")
     clips(tmp_path / "d" / "test", labels="abc", names=[0])
-    with pytest.raises(UserError, match="label c of the test clip .*never seen"):
+    with pytest.raises(UserError, match=r"label c of the test clip .*never seen"):
         prepare(tmp_path / "d", tmp_path)

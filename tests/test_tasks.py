@@ -40,8 +40,8 @@ def test_metrics_by_hand(task):
 
 def test_start_forgets(task):
     task.start()
-    batch = SimpleNamespace(id=["6"], label_index=torch.tensor([2]))
-    task.collect(torch.tensor([[0.0, 0.0, 1.0]]), batch)
+    batch = SimpleNamespace(id=["6", "7"], label_index=torch.tensor([2, 0]))
+    task.collect(torch.eye(3)[[2, 0]], batch)
     assert task.metrics()["accuracy"] == 1
 
 

@@ -1,0 +1,54 @@
+"""The speed script: its textbook forms are what they say, and it runs."""
+
+import torch
+
+from petl_modules.measure import saved_activations
+from petl_modules.methods import DenseMoA, SoftMoA
+from petl_modules.speed import LoopedSoftMoA, PrefixAttention, StackedMoA, main
+
+
+def test_textbook_forms_compute_what_the_fast_forms_compute():
+    torch.manual_seed(0)
+    x = torch.randn(2, 9, 32)
+    fast, stacked = DenseMoA(32, 3, rank=2), StackedMoA(32, 3, 2)
+    with torch.no_grad():
+        for n, expert in enumerate(stacked.experts):
+            own = slice(2 * n, 2 * n + 2)
+            fast.down.weight[own], fast.down.bias[own] = (
+                expert[0].weight,
+                expert[0].bias,
+            )
+            fast.up[own], fast.up_bias[n] = expert[2].weight.T, expert[2].bias
+        fast.down.weight[6:], fast.down.bias[6:] = (
+            stacked.router.weight,
+            stacked.router.bias,
+        )
+    torch.testing.assert_close(fast(x), stacked(x))
+    looped = LoopedSoftMoA(32, 3, rank=2)
+    torch.nn.init.normal_(looped.up)
+    soft = SoftMoA(32, 3, rank=2)
+    soft.load_state_dict(looped.state_dict())
+    torch.testing.assert_close(soft(x), looped(x))
+    fused, eager = PrefixAttention(48, True), PrefixAttention(48, False)
+    eager.load_state_dict(fused.state_dict())
+    x = torch.randn(2, 9, 48)
+    torch.testing.assert_close(fused(x), eager(x), atol=1e-5, rtol=1e-4)
+
+
+def test_dense_moa_keeps_a_quarter_of_the_activations():
+    kept = []
+    for module in (DenseMoA(768, 7, rank=6), StackedMoA(768, 7, 6)):
+        x = torch.randn(1, 64, 768, requires_grad=True)
+        with saved_activations(module) as count:
+            module(x)
+        kept.append(count["bytes"])
+    assert kept[1] > 4 * kept[0]
+
+
+def test_it_prints_every_method(capsys):
+    main(
+        ["--repeats=1", "--batch_size=2", "--seconds=0.3", "--tokens=8", "--device=cpu"]
+    )
+    printed = capsys.readouterr().out
+    for word in ("dense_moa", "soft_moa", "prefix", "uncached", "conformer", "full"):
+        assert word in printed
