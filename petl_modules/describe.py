@@ -2,7 +2,6 @@
 [overrides] [--json]`."""
 
 import json
-import logging
 import sys
 
 from rich.console import Console
@@ -25,7 +24,6 @@ def main(argv=None):
     as_json = "--json" in argv
     if as_json:
         argv.remove("--json")
-        logging.getLogger().setLevel(logging.ERROR)
     if not argv or argv[0].startswith("--"):
         sys.exit("usage: python -m petl_modules.describe HPARAMS [--key=value ...]")
     built = load_config(argv[0], argv[1:]).build()

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
-from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
 
 from petl_modules.adapter_file import save_adapter
 from petl_modules.brain import PetlBrain
@@ -195,6 +194,9 @@ def loader(built):
 
 def make_brain(built, prepared, folder):
     """The Brain with its task, counter, loggers and checkpointer."""
+    # imported here, after `quiet`: it complains that it cannot save figures
+    from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
+
     patience = built["patience"] or built["number_of_epochs"] + 1
     # on every process: SpeechBrain's loggers wait for one another
     loggers = [

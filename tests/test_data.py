@@ -143,6 +143,11 @@ def test_clips_are_decoded_once_while_memory_lasts(
         assert all(a.equal(b) for a, b in zip(rounds[0], later, strict=True))
 
 
+def test_a_dataset_refuses_a_label_that_is_no_class(manifest):
+    with pytest.raises(UserError, match=r"label cat of the clip cat .*classes: ant"):
+        data.make_dataset(manifest, ["ant"], RATE)
+
+
 # few_shot
 
 
@@ -216,6 +221,13 @@ def test_split_off_takes_its_fraction_of_every_class(fraction):
     _, part = data.split_off(entries, fraction, 0, "valid")
     labels = [entry["label"] for entry in part.values()]
     assert labels.count("a") == labels.count("b") == round(20 * fraction)
+
+
+def test_split_off_does_not_hang_on_the_order():
+    entries = entries_of(count=20)
+    expected = data.split_off(entries, 0.2, 0, "valid")
+    for seed in range(3):
+        assert data.split_off(shuffled(entries, seed), 0.2, 0, "valid") == expected
 
 
 def test_split_off_depends_on_the_seed():
@@ -380,6 +392,25 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path, splits):
         prepare(tmp_path, {**splits, "test": {}})
 
 
+def test_manifests_are_sorted_by_id(tmp_path, splits):
+    splits["train"] = dict(reversed(splits["train"].items()))
+    assert list(json.loads(prepare(tmp_path, splits).train.read_text())) == [
+        "a00",
+        "b00",
+    ]
+
+
+def test_other_classes_or_shots_are_made_again(tmp_path, splits):
+    path = tmp_path / "train" / "a01.wav"
+    tone(path, 300, 0.1)
+    splits["train"]["a01"] = {"wav": str(path), "label": "a"}
+    assert len(json.loads(prepare(tmp_path, splits).train.read_text())) == 3
+    drawn = prepare(tmp_path, splits, shots=1)
+    assert len(json.loads(drawn.train.read_text())) == 2
+    turned = prepare(tmp_path, splits, labels="ba", shots=1)
+    assert turned.labels == ["b", "a"]
+
+
 # inside
 
 
@@ -389,3 +420,9 @@ def test_inside_keeps_to_the_folder(tmp_path):
     for name in ("../b.wav", "a/../../b.wav", "/etc/passwd", f"../{tmp_path.name}2/x"):
         with pytest.raises(UserError, match="outside its folder"):
             data.inside(tmp_path, name)
+
+
+def test_a_linked_clip_is_inside(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.wav").symlink_to(tmp_path / "store.wav")
+    assert data.inside(tmp_path / "data", "a.wav").name == "a.wav"

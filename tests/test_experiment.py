@@ -251,9 +251,9 @@ def test_two_processes_train_together(checkpoints, class_folders, tmp_path):
         "--distributed_backend=gloo",
         *QUICK,
     )
-    launch = [program, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    launch = [program, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launch, "--master_port=0", *arguments],
+        [*launch, "--nproc_per_node=2", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

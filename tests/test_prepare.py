@@ -87,6 +87,13 @@ def test_classes_are_in_the_order_of_their_targets(esc50, tmp_path):
         assert CLASSES[int(row["wav"].split("-")[-1][:-4])] == row["label"]
 
 
+def test_the_order_of_targets_is_not_that_of_names(esc50, tmp_path):
+    write_csv(esc50, [row.replace(",7,can", ",0,can") for row in csv_rows(esc50)])
+    write_csv(esc50, [row.replace(",0,dog", ",9,dog") for row in csv_rows(esc50)])
+    labels = prepare_esc50(esc50, tmp_path / "save", 1).labels
+    assert labels == ["can_opening", "rooster", "dog"]
+
+
 def test_a_csv_in_any_order_and_line_end_gives_the_same_manifests(esc50, tmp_path):
     expected = prepare_esc50(esc50, tmp_path / "plain", 2, few_shot=3, seed=5)
     rows = csv_rows(esc50)
@@ -262,6 +269,14 @@ def test_a_class_may_be_called_train(tmp_path):
     found = prepare(tmp_path / "d", tmp_path)
     assert found.labels == ["plane", "train"]
     assert sum(map(len, rows_of(found))) == 20
+
+
+def test_a_class_called_train_may_have_folders_too(tmp_path):
+    clips(tmp_path / "d", labels=["plane", "train"])
+    clips(tmp_path / "d" / "train", labels=["steam", "diesel"], names=range(2))
+    found = prepare(tmp_path / "d", tmp_path)
+    assert found.labels == ["plane", "train"]
+    assert sum(map(len, rows_of(found))) == 24
 
 
 def test_fractions_that_leave_nothing_to_train_on(tmp_path):
