@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from petl_modules.adapted import AdaptedModel, check_same_tensors
 from petl_modules.backbones import load_backbone
@@ -52,7 +52,7 @@ def save_adapter(folder, model, head, info):
         "info": info,
     }
     partial = folder / (TENSORS + ".partial")
-    save_file(tensors, partial)
+    partial.write_bytes(save(tensors))  # save_file would make it the user's alone
     partial.replace(folder / TENSORS)
     partial = folder / (SETTINGS + ".partial")
     partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

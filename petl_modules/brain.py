@@ -51,15 +51,17 @@ class PetlBrain(sb.Brain):
 
     def compute_objectives(self, predictions, batch, stage):
         """The task's loss; keeps predictions when evaluating."""
+        loss = self.task.loss(predictions, batch)
         if stage != sb.Stage.TRAIN:
+            self.check_loss_isfinite(loss)  # the very last step may have broken it
             self.task.collect(predictions, batch)
-        return self.task.loss(predictions, batch)
+        return loss
 
     def check_loss_isfinite(self, loss):
         """Stop at once: a loss that is NaN does not come back."""
         if not torch.isfinite(loss):
             raise UserError(
-                f"The training loss is not finite (NaN or infinite) at epoch "
+                f"The loss is not finite (NaN or infinite) at epoch "
                 f"{self.counter.current}, step {self.step}: lower lr or "
                 "max_grad_norm, or look at the data."
             )
@@ -123,7 +125,7 @@ class PetlBrain(sb.Brain):
     def on_fit_start(self):
         """Take up the last checkpoint, then start the clock."""
         super().on_fit_start()
-        self.seconds.start()
+        self.seconds.taken_up = True
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
@@ -163,19 +165,16 @@ class PetlBrain(sb.Brain):
 
 @sb.utils.checkpoints.register_checkpoint_hooks
 class Stopwatch:
-    """Seconds of training, summed over interruptions."""
+    """Seconds since it was made, and before that in a run that was interrupted."""
 
     def __init__(self):
-        self.before, self.began = 0.0, None
-
-    def start(self):
-        """Begin to count."""
-        self.began = time.monotonic()
+        self.before, self.began = 0.0, time.monotonic()
+        self.taken_up = False
 
     @property
     def total(self):
         """Seconds so far."""
-        return self.before + (time.monotonic() - self.began if self.began else 0.0)
+        return self.before + time.monotonic() - self.began
 
     @sb.utils.checkpoints.mark_as_saver
     def _save(self, path):
@@ -185,6 +184,6 @@ class Stopwatch:
     @sb.utils.checkpoints.mark_as_loader
     def _load(self, path, end_of_epoch):
         del end_of_epoch
-        if self.began is None:  # not when the best epoch is taken up at the end
+        if not self.taken_up:  # not when the best epoch is loaded at the end
             with open(path, encoding="utf-8") as stream:
                 self.before = float(stream.read())

@@ -7,6 +7,7 @@ is.
 """
 
 import difflib
+import math
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -48,7 +49,7 @@ NULLABLE = {
     "patience": int,
 }
 NAMES = {int: "a whole number", float: "a number", bool: "True or False"}
-# Settings that must be above 0, so that a run does not end in a library's complaint
+# What numbers may be, so that a run does not end in a library's complaint
 POSITIVE = (
     "lr",
     "batch_size",
@@ -57,7 +58,32 @@ POSITIVE = (
     "patience",
     "grad_accumulation_factor",
     "eps",
+    "head_start_lr",
+    "kernel_size",
+    "alpha",
+    "projection",
+    "num_adapters",
+    "num_slots",
+    "projector_size",
 )
+NOT_NEGATIVE = (
+    "weight_decay",
+    "spec_augment_freq",
+    "spec_augment_time",
+    "head_start_epochs",
+    "max_grad_norm",
+    "audio_cache_mib",
+    "num_workers",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
+)
+AT_MOST = {
+    "warmup": 1,
+    "label_smoothing": 1,
+    "dropout": 1,
+    "prompt_dropout": 1,
+    "seed": 2**32 - 1,  # numpy's
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +151,11 @@ def load_config(path, arguments=()):
         or a knob that the chosen method has no use for.
     """
     path = Path(path)
-    tree = overlay(read(SHARED), read(path))
+    shared, own = read(SHARED), read(path)
+    for key, value in own.items():
+        if key in shared and not tagged(value) and not tagged(shared[key]):
+            typed(f"{key}={value} in {path}", key, plain(value), shared[key])
+    tree = overlay(shared, own)
     given = parse(arguments)
     if tree["run_folder"] and given.get("method", tree["method"]) != tree["method"]:
         raise UserError(
@@ -134,15 +164,33 @@ def load_config(path, arguments=()):
         )
     for key, value in given.items():
         refuse_unknown(key, tree, path)
-        tree[key] = typed(key, value, tree[key])
-    config = Config(path, tree, frozenset(given))
-    config = with_method_defaults(config)
+        tree[key] = typed(f"--{key}={value}", key, value, tree[key])
+    # null asks for the default, so that nothing was said
+    said = frozenset(key for key, value in given.items() if value is not None)
+    config = with_method_defaults(Config(path, tree, said))
     if config["ckpt_interval_steps"]:  # SpeechBrain takes one of the two
         config = config.replace(ckpt_interval_minutes=0)
-    for key in POSITIVE:
-        if config[key] is not None and not config[key] > 0:
-            raise UserError(f"{key}={config[key]} must be above 0.")
+    refuse_out_of_range(config.settings())
     return config
+
+
+def refuse_unread(config, extra):
+    """Raise a UserError for a key of a yaml that nothing reads, such as a misspelt one.
+
+    Arguments
+    ---------
+    config : Config
+    extra : iterable of str
+        What the recipe itself reads, beside the keys that all recipes share.
+    """
+    known, text = {*read(SHARED), *extra}, config.text()
+    for key, value in config.tree.items():
+        if key not in known and not tagged(value) and f"<{key}>" not in text:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f": is it {near[0]}?" if near else "."
+            raise UserError(
+                f"{config.path} has the key {key}, which nothing reads{hint}"
+            )
 
 
 def with_method_defaults(config):
@@ -160,11 +208,15 @@ def with_method_defaults(config):
         raise UserError("Give --rank or --reduction_rate, not both.")
     # the command line's rank takes the place of a default reduction_rate
     hidden = {"rank": "reduction_rate", "reduction_rate": "rank"}
-    own = dict(config["method_defaults"].get(name, {}))
+    for other in config["method_defaults"]:
+        method_entry(other)  # a misspelt name would be passed over
+    own = dict(config["method_defaults"].get(name) or {})
     values = {"lr": entry["lr"], **entry["knobs"], **own}
     for key, value in values.items():
         if key not in config.tree:
             raise UserError(f"method_defaults of {name} names the unknown key {key}.")
+        if key in knobs - set(entry["knobs"]):
+            raise UserError(f"method_defaults: {name} has no use for {key}.")
         if key in config.given or hidden.get(key) in config.given:
             values[key] = config[key] if key in config.given else None
         elif key not in own and config[key] is not None:
@@ -221,20 +273,44 @@ def refuse_unknown(key, tree, path):
         raise UserError(f"There is no option --{key}.{hint}")
 
 
-def typed(key, value, default):
-    """`value` in the type of the option, or a UserError."""
+def refuse_out_of_range(settings):
+    """Raise a UserError for a number that makes no sense."""
+    for key, value in settings.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number:
+            continue
+        if not math.isfinite(value):
+            raise UserError(f"{key}={value} must be finite.")
+        if key in POSITIVE and not value > 0:
+            raise UserError(f"{key}={value} must be above 0.")
+        if key in NOT_NEGATIVE and value < 0:
+            raise UserError(f"{key}={value} must be 0 or more.")
+        if key in AT_MOST and not 0 <= value <= AT_MOST[key]:
+            raise UserError(f"{key}={value} must be from 0 to {AT_MOST[key]}.")
+    betas = settings["betas"]
+    fine = isinstance(betas, list) and len(betas) == 2
+    if not fine or not all(isinstance(b, int | float) and 0 <= b < 1 for b in betas):
+        raise UserError(f"betas={betas} must be two numbers from 0 to below 1.")
+
+
+def typed(name, key, value, default):
+    """`value` in the type of the option `key`, or a UserError; `name` is for it."""
     if value is None:
+        if default is not None and key not in NULLABLE:
+            raise UserError(f"{key} must have a value.")
         return None
     kind = NULLABLE.get(key) if default is None else type(plain(default))
     kind = next((k for k in (bool, int, float) if kind and issubclass(kind, k)), None)
     if kind is None:
         if isinstance(default, str) and not isinstance(value, str):
-            raise UserError(f"--{key}={value} must be a name.")
+            raise UserError(f"{name} must be a name.")
+        if key == "targets" and not isinstance(value, list | str):
+            raise UserError(f"{name} must be a list of projections.")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise UserError(f"--{key}={value} must be {NAMES[kind]}.")
+        raise UserError(f"{name} must be {NAMES[kind]}.")
     return value
 
 

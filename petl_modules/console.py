@@ -20,8 +20,6 @@ def quiet():
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # SpeechBrain says once that it cannot save figures, which nobody asked it to do
-    logging.getLogger("speechbrain.utils.train_logger").addFilter(lambda _: False)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -466,9 +466,13 @@ def escaped(entry):
 
 def write_json(path, value):
     """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path, text):
+    """Write a file, whole or not at all."""
     partial = path.with_suffix(path.suffix + ".partial")
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    partial.write_text(text + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
 
 from petl_modules.adapter_file import save_adapter
 from petl_modules.brain import PetlBrain
-from petl_modules.config import load_config
+from petl_modules.config import load_config, refuse_unread
 from petl_modules.console import quiet, refusing
-from petl_modules.data import make_dataset, write_json
+from petl_modules.data import make_dataset, write_json, write_text
 from petl_modules.describe import counts, table
 from petl_modules.errors import UserError
 from petl_modules.feature_cache import cached_features
@@ -71,6 +73,8 @@ def run_recipe(prepare, argv=None):
         sys.exit("usage: python train.py HPARAMS [--key=value ...]")
     with refusing():
         config = with_full_paths(load_config(argv[0], argv[1:]))
+        refuse_unread(config, inspect.signature(prepare).parameters)
+        refuse_device(config)
         if "RANK" in os.environ:
             sb.utils.distributed.ddp_init_group(config.settings())
         run_folds(prepare, config)
@@ -95,7 +99,7 @@ def run_folds(prepare, config):
         result = finished(run, folder) or run_one(prepare, run, folder, place == 0)
         results.append(result)
         report(result, folder)
-    if len(results) > 1:
+    if len(results) > 1 and sb.utils.distributed.if_main_process():
         summarise(config, results)
     return results
 
@@ -104,18 +108,22 @@ def run_one(prepare, config, folder, show_table):
     """Train and test one fold, or go on with it; returns its results."""
     wanted = inspect.signature(prepare).parameters
     values = {**config.settings(), "save_folder": str(folder / "data")}
-    prepared = on_main(prepare, **{name: values[name] for name in wanted})
+    given = {name: values[name] for name in wanted if name in values}
+    prepared = on_main(prepare, **given)
     config = config.replace(num_classes=len(prepared.labels))
     built = config.build()
     model, head = built["model"], built["head"]
     folder.mkdir(parents=True, exist_ok=True)
     if sb.utils.distributed.if_main_process():
-        (folder / HPARAMS).write_text(config.text(), encoding="utf-8")
+        write_text(folder / HPARAMS, config.text())
         if show_table:
             Console().print(table(model, head, config["method"]))
+    seconds = 0.0
     if config["head_start_epochs"] and not model.frozen_below_head:
-        give_head_start(config, prepared, folder / "head_start", model, head)
+        start = folder / "head_start"
+        seconds = give_head_start(config, prepared, start, model, head)
     brain, sets = trained(built, prepared, folder)
+    epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
     for split in ("valid", "test"):
         brain.evaluate(sets[split], min_key="error", test_loader_kwargs=loader(built))
@@ -131,9 +139,10 @@ def run_one(prepare, config, folder, show_table):
         "few_shot": built["few_shot"],
         "metrics": metrics,
         "parameters": parameters(model, head),
-        "seconds": round(brain.seconds.total, 2),
+        "seconds": round(seconds + brain.seconds.total, 2),
         "peak_memory_mib": round(peak_memory_mib(brain.device), 1),
-        "epochs": brain.counter.current,
+        "epochs": epochs,
+        "best_epoch": brain.counter.current,
         "left_out": prepared.broken,
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES},
@@ -144,6 +153,8 @@ def run_one(prepare, config, folder, show_table):
         info = {k: result[k] for k in ("recipe", "dataset", "task", "metrics")}
         save_adapter(folder, model, head, {"labels": prepared.labels, **info})
         write_json(folder / RESULTS, result)  # last: its presence says all is there
+        for checkpoints in folder.glob("**/checkpoints"):  # were for going on
+            shutil.rmtree(checkpoints)
     return result
 
 
@@ -164,12 +175,15 @@ def give_head_start(config, prepared, folder, model, head):
 
     A head that knows nothing sends noise into the first steps of everything below
     it, which on little data costs the features that were good (Kumar et al., arXiv
-    2202.10054). With cached features the probe costs next to nothing.
+    2202.10054). With cached features the probe costs next to nothing; the seconds
+    that it took are returned.
     """
     knobs = {key: None for entry in method_table().values() for key in entry["knobs"]}
     probe = config.replace(
         **knobs,
         method="linear",
+        # a probe has no prompts to read
+        pooling="all" if config["pooling"] == "prompts" else config["pooling"],
         lr=config["head_start_lr"],
         number_of_epochs=config["head_start_epochs"],
         patience=None,
@@ -185,6 +199,7 @@ def give_head_start(config, prepared, folder, model, head):
     head.load_state_dict(probe["head"].state_dict())
     norm = model.points.last_norm
     norm.load_state_dict(probe["model"].points.last_norm.state_dict())
+    return brain.seconds.total
 
 
 def loader(built):
@@ -194,9 +209,6 @@ def loader(built):
 
 def make_brain(built, prepared, folder):
     """The Brain with its task, counter, loggers and checkpointer."""
-    # imported here, after `quiet`: it complains that it cannot save figures
-    from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
-
     patience = built["patience"] or built["number_of_epochs"] + 1
     # on every process: SpeechBrain's loggers wait for one another
     loggers = [
@@ -327,6 +339,24 @@ def run_name(config, prefix):
     """Name of a run within its method's folder."""
     shots = "" if config["few_shot"] is None else f"_shot{config['few_shot']}"
     return f"{prefix}_seed{config['seed']}{shots}"
+
+
+def refuse_device(config):
+    """Raise a UserError for a device, precision or backend that is not here."""
+    device = config["device"]
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"There is no device={device} here.") from None
+    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    choices = ("fp32", "bf16") if on_cpu else ("fp32", "bf16", "fp16")
+    for key in ("precision", "eval_precision"):
+        if config[key] not in choices:
+            raise UserError(f"{key}={config[key]}: choose {' or '.join(choices)} here.")
+    if "RANK" in os.environ and on_cpu and config["distributed_backend"] != "gloo":
+        raise UserError(
+            "Several processes on a CPU need --distributed_backend=gloo --device=cpu."
+        )
 
 
 def with_full_paths(config):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
                 known[names[clip["wav"]]] = feature.clone()
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
         save_file(known, partial)
         partial.replace(path)
     logger.info("Features: %d computed, %d from the cache.", len(missing), len(wavs))

@@ -143,7 +143,8 @@ def load_config(source, pretrained):
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"No checkpoint can be loaded from {source}: give a folder in "
-            f"transformers' layout or a hub id that can be reached ({first_line(error)})."
+            "transformers' layout or a hub id that can be reached "
+            f"({first_line(error)})."
         ) from error
 
 

@@ -67,8 +67,8 @@ class ASTBackbone(Backbone):
         if time > self.grid[1]:
             raise UserError(
                 f"A clip of {wavs.shape[1] / self.sample_rate:.1f} s is longer than "
-                f"the backbone's position table: set max_duration to cut clips, or to the "
-                "longest clip's seconds to stretch the table."
+                "the backbone's position table: set max_duration to cut clips, or to "
+                "the longest clip's seconds to stretch the table."
             )
         positions = embeddings.position_embeddings
         table = positions[:, 2:].unflatten(1, self.grid)[:, :, :time].flatten(1, 2)

@@ -1,0 +1,57 @@
+"""Going on after the last epoch, and what is kept of a run that is done."""
+
+import json
+import shutil
+
+import pytest
+from conftest import run
+from safetensors.torch import load_file
+
+
+@pytest.fixture(scope="module")
+def arguments(checkpoints, class_folders):
+    """Of a short run whose best epoch need not be its last."""
+    return (
+        f"--data_folder={class_folders}",
+        f"--source={checkpoints['ast']}",
+        "--method=bottleneck",
+        "--number_of_epochs=3",
+        "--batch_size=8",
+        "--max_duration=1.0",
+        "--lr=0.05",
+    )
+
+
+def test_killed_after_the_last_epoch(arguments, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    # stopped where the results would be written: a folder is in the way
+    folder = killed / "bottleneck" / "run_seed0"
+    (folder / "predictions.csv").mkdir(parents=True)
+    assert run("AudioFolder", *arguments, f"--output_folder={killed}").returncode == 1
+    assert list(folder.glob("checkpoints/*")) and not (folder / "results.json").exists()
+    shutil.rmtree(folder / "predictions.csv")
+    results, tensors = [], []
+    for output in (whole, killed):
+        done = run("AudioFolder", *arguments, f"--output_folder={output}")
+        assert done.returncode == 0, done.stderr
+        folder = output / "bottleneck" / "run_seed0"
+        assert not list(folder.glob("**/checkpoints"))
+        results.append(json.loads((folder / "results.json").read_text()))
+        tensors.append(load_file(folder / "adapter.safetensors"))
+    assert len((folder / "train_log.txt").read_text().splitlines()) == 3
+    for key in ("metrics", "epochs", "best_epoch"):
+        assert results[0][key] == results[1][key]
+    assert results[0]["epochs"] == 3 >= results[0]["best_epoch"]
+    assert all(tensors[0][n].equal(tensors[1][n]) for n in tensors[0])
+
+
+def test_prompts_can_be_pooled_after_a_head_start(arguments, tmp_path):
+    arguments = [a.replace("bottleneck", "prompt") for a in arguments]
+    start = (
+        "--pooling=prompts",
+        "--head_start_epochs=2",
+        f"--output_folder={tmp_path}",
+    )
+    done = run("AudioFolder", *arguments, *start)
+    assert done.returncode == 0, done.stderr
+    assert "torchvision" not in done.stderr
