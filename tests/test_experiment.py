@@ -140,6 +140,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         "--fold=2",
         "--batch_size=2",
         "--number_of_epochs=6",
+        "--head_start_epochs=2",
         "--spec_augment_freq=6",
         "--grad_accumulation_factor=2",
         "--dropout=0.1" if method == "conformer" else "--prompt_dropout=0.1",
