@@ -1,7 +1,5 @@
 """Features that are computed once: for a linear probe, everything below its head."""
 
-import hashlib
-import json
 import logging
 import os
 from pathlib import Path
@@ -11,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from petl_modules.data import listing
+from petl_modules.data import digest, listing
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +72,12 @@ def key_of(model, head):
         "pooling": head.pooling,
         "weighted_sum": head.weighted_sum,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+    return digest(facts)[:20]
 
 
 def clip_key(wav, max_duration):
     """A clip as it is now: its path, size, time of change, and cut."""
-    facts = json.dumps([listing([wav]), max_duration])
-    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+    return digest([listing([wav]), max_duration])[:32]
 
 
 def load(path):

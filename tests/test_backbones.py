@@ -12,12 +12,6 @@ from petl_modules.errors import UserError
 RATE = 16000
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {name: tiny_checkpoint(name, root / name) for name in FAMILIES}
-
-
 def noise(samples, batch=1, seed=0):
     return torch.randn(batch, samples, generator=torch.Generator().manual_seed(seed))
 

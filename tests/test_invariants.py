@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import FAMILIES, tiny_checkpoint
+from tiny import FAMILIES
 
 from petl_modules.adapted import AdaptedModel
 from petl_modules.adapter_file import load_adapter, save_adapter
@@ -44,12 +44,6 @@ CASES = {
 }
 ADDS_TOKENS = ("prefix", "prefix-projected", "prompt", "prompt-shallow")
 SAMPLES = 9600
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {name: tiny_checkpoint(name, root / name) for name in FAMILIES}
 
 
 @pytest.fixture(params=FAMILIES)

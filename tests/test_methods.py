@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import tiny_checkpoint
 from torch import nn
 
 from petl_modules.adapted import AdaptedModel
@@ -108,8 +109,6 @@ def test_soft_moa_equals_a_loop_over_clips_and_experts(normalize):
 
 @pytest.mark.parametrize("family", ["ast", "wav2vec2", "wavlm", "whisper"])
 def test_prefix_under_fused_attention_equals_eager_attention(family, tmp_path):
-    from tiny import tiny_checkpoint
-
     backbone = load_backbone(tiny_checkpoint(family, tmp_path))
     model = AdaptedModel(backbone, make_method("prefix", prompt_length=6))
     randomised(model.petl)
@@ -145,8 +144,6 @@ def eager_attention(query, key, value, attn_mask=None, scale=None, **unused):
 
 def test_prefix_is_concatenated_keys_and_values(tmp_path):
     """By hand: one attention layer whose keys and values are extended."""
-    from tiny import tiny_checkpoint
-
     backbone = load_backbone(tiny_checkpoint("ast", tmp_path))
     model = AdaptedModel(backbone, make_method("prefix", prompt_length=4, layers=[0]))
     randomised(model.petl)
@@ -165,8 +162,6 @@ def test_prefix_is_concatenated_keys_and_values(tmp_path):
 
 
 def test_prompts_are_tokens_after_the_special_ones(tmp_path):
-    from tiny import tiny_checkpoint
-
     wavs = torch.randn(2, 9600) * 0.1
     backbone = load_backbone(tiny_checkpoint("ast", tmp_path))
     counts = torch.tensor([9600, 9600])
@@ -185,7 +180,6 @@ def test_prompts_are_tokens_after_the_special_ones(tmp_path):
 
 def test_lora_equals_peft(tmp_path):
     peft = pytest.importorskip("peft")
-    from tiny import tiny_checkpoint
     from transformers import Wav2Vec2Model
 
     folder = tiny_checkpoint("wav2vec2", tmp_path)
@@ -209,8 +203,6 @@ def test_lora_equals_peft(tmp_path):
 
 
 def test_lora_acts_on_wavlm(tmp_path):
-    from tiny import tiny_checkpoint
-
     folder = tiny_checkpoint("wavlm", tmp_path)
     for target in ("q", "k", "v", "o"):
         model = AdaptedModel(
@@ -251,8 +243,6 @@ def test_conformer_is_its_definition():
 
 
 def test_placements_follow_their_definitions(tmp_path):
-    from tiny import tiny_checkpoint
-
     folder = tiny_checkpoint("ast", tmp_path)
     x = torch.randn(1, 6, 32)
     for knobs, expected in (
@@ -274,8 +264,6 @@ def test_placements_follow_their_definitions(tmp_path):
 
 
 def test_conv_adapter_reads_the_blocks_output_with_its_residual(tmp_path):
-    from tiny import tiny_checkpoint
-
     for family in ("ast", "wav2vec2", "wavlm", "whisper"):
         folder = tiny_checkpoint(family, tmp_path / family)
         backbone = load_backbone(folder)
@@ -342,8 +330,6 @@ def test_modules_have_the_published_sizes(module, count):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(name, knobs, words, tmp_path):
-    from tiny import tiny_checkpoint
-
     with pytest.raises(UserError, match=words):
         AdaptedModel(
             load_backbone(tiny_checkpoint("ast", tmp_path)), make_method(name, **knobs)
@@ -351,8 +337,6 @@ def test_settings_that_make_no_sense_are_refused(name, knobs, words, tmp_path):
 
 
 def test_weight_decay_spares_biases_norms_and_prompts(tmp_path):
-    from tiny import tiny_checkpoint
-
     folder = tiny_checkpoint("ast", tmp_path)
     for name in method_table():
         model = AdaptedModel(load_backbone(folder), make_method(name))

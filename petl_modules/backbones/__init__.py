@@ -26,13 +26,12 @@ from petl_modules.backbones.base import Backbone, Tokens
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.backbones.waveform import WaveformBackbone, WavLMBackbone
 from petl_modules.backbones.whisper import WhisperBackbone
+from petl_modules.embedded import MODEL_FOLDER
 from petl_modules.errors import UserError
 
 __all__ = ["Backbone", "Tokens", "load_backbone"]
 
 logger = logging.getLogger(__name__)
-
-EMBEDDED = Path(__file__).parent.parent / "embedded" / "model"
 
 MODELS = {
     "audio-spectrogram-transformer": ASTModel,
@@ -104,7 +103,7 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         If there is no such checkpoint, it is of no known family, or it lacks
         weights.
     """
-    folder = str(EMBEDDED) if source == "embedded" else str(source)
+    folder = str(MODEL_FOLDER) if source == "embedded" else str(source)
     config = load_config(folder, pretrained)
     kind = config.model_type
     if kind not in MODELS:

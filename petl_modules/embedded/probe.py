@@ -11,15 +11,15 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
-from torchaudio.functional import resample
 from tqdm import tqdm
-from transformers import ASTModel, AutoFeatureExtractor
 
-from petl_modules.backbones.features import KaldiFilterbank
+from petl_modules.backbones import load_backbone
+from petl_modules.data import read_clip
 from petl_modules.embedded import MODEL_FOLDER
+
+RATE = 16000
 
 
 def main(arguments=None):
@@ -44,8 +44,8 @@ def read(folder):
         rows = list(csv.DictReader(file))
     wavs = []
     for row in tqdm(rows, "reading", leave=False):
-        wav, rate = soundfile.read(folder / "audio" / row["filename"], dtype="float32")
-        wavs.append(resample(torch.from_numpy(wav), rate, 16000)[: 5 * 16000])
+        clip = read_clip(folder / "audio" / row["filename"], RATE)
+        wavs.append(clip[: 5 * RATE])
     names = sorted({row["category"] for row in rows})
     labels = torch.tensor([names.index(row["category"]) for row in rows])
     folds = torch.tensor([int(row["fold"]) for row in rows])
@@ -54,33 +54,11 @@ def read(folder):
 
 def embed(source, wavs, random):
     """Mean tokens `(clips, hidden)` after the last LayerNorm."""
-    model = ASTModel.from_pretrained(source).float().eval()
-    preprocessor = AutoFeatureExtractor.from_pretrained(source)
-    if random:
-        torch.manual_seed(0)
-        model = ASTModel(model.config).eval()
-        torch.nn.init.normal_(model.embeddings.position_embeddings, std=0.02)
-    filterbank = KaldiFilterbank(16000, model.config.num_mel_bins)
-    embeddings = model.embeddings
-    grid = embeddings.get_shape(model.config)
-    pooled = []
+    torch.manual_seed(0)
+    backbone = load_backbone(source, pretrained=not random)
     with torch.inference_mode():
-        for wav in tqdm(wavs, "embedding", leave=False):
-            x = (filterbank(wav[None]) - preprocessor.mean) / (2 * preprocessor.std)
-            patches = embeddings.patch_embeddings.projection(
-                x.transpose(1, 2).unsqueeze(1)
-            )
-            # the position table is cut to the clip
-            table = embeddings.position_embeddings[:, 2:].unflatten(1, grid)
-            table = table[:, :, : patches.shape[-1]].flatten(1, 2)
-            hidden = patches.flatten(2).transpose(1, 2) + table
-            special = [embeddings.cls_token, embeddings.distillation_token]
-            special = torch.cat(special, 1) + embeddings.position_embeddings[:, :2]
-            hidden = torch.cat([special.expand(len(hidden), -1, -1), hidden], 1)
-            for layer in model.layers:
-                hidden = layer(hidden)
-            pooled.append(model.layernorm(hidden).mean(1))
-    return torch.cat(pooled)
+        clips = tqdm(wavs, "embedding", leave=False)
+        return torch.cat([backbone(wav[None]).hidden.mean(1) for wav in clips])
 
 
 def five_folds(features, labels, folds, penalty=1e-2):
