@@ -16,12 +16,12 @@ import speechbrain as sb
 import torch
 from rich.console import Console
 from rich.table import Table
-from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
 
 from petl_modules.adapter_file import save_adapter
 from petl_modules.brain import PetlBrain
+from petl_modules.checkpointer import WholeCheckpointer
 from petl_modules.config import load_config, refuse_unread
 from petl_modules.console import quiet, refusing
 from petl_modules.data import make_dataset, write_json, write_text
@@ -224,7 +224,7 @@ def make_brain(built, prepared, folder):
         loggers=loggers,
         hparams=built,
         opt_class=built["opt_class"],
-        checkpointer=Checkpointer(folder / CHECKPOINTS),
+        checkpointer=WholeCheckpointer(folder / CHECKPOINTS),
     )
 
 

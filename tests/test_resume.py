@@ -4,8 +4,12 @@ import json
 import shutil
 
 import pytest
+import torch
 from conftest import run
 from safetensors.torch import load_file
+from torch import nn
+
+from petl_modules.checkpointer import WholeCheckpointer
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +59,27 @@ def test_prompts_can_be_pooled_after_a_head_start(arguments, tmp_path):
     done = run("AudioFolder", *arguments, *start)
     assert done.returncode == 0, done.stderr
     assert "torchvision" not in done.stderr
+
+
+class Dies(nn.Module):
+    """Something whose saving is broken off."""
+
+    def state_dict(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_a_checkpoint_that_was_broken_off_is_not_taken_up(tmp_path):
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    checkpointer = WholeCheckpointer(tmp_path, {"layer": layer})
+    whole = checkpointer.save_checkpoint(meta={"error": 0.5})
+    nn.init.zeros_(layer.weight)
+    checkpointer.add_recoverable("late", Dies())
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save_checkpoint(meta={"error": 0.1})
+    assert len(list(tmp_path.glob("CKPT*"))) == 2
+
+    again = WholeCheckpointer(tmp_path, {"layer": layer})
+    assert again.recover_if_possible().path == whole.path
+    assert again.recover_if_possible(min_key="error").path == whole.path
+    assert torch.equal(layer.weight, before)
