@@ -1,13 +1,14 @@
 """Data sets: manifests, checked clips, splits, and the audio pipeline.
 
-A recipe's `prepare` function turns an official layout into `Splits` of entries and
-hands them to `prepared`, which checks every clip once, writes one JSON manifest a
-split in SpeechBrain's format, and does nothing when they are up to date.
+A recipe's `prepare` function turns an official layout into splits of entries;
+`make_manifests` checks every clip of them once, writes one JSON manifest a split in
+SpeechBrain's format, and does nothing when they are up to date.
 
 Paths in manifests are absolute: a run may be started from any folder, and its
 manifests belong to it alone.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -40,7 +41,7 @@ FINEST = 20  # folds that a split is put together from
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a recipe's prepare function returns.
+    """The manifests of one run.
 
     Attributes
     ----------
@@ -59,7 +60,7 @@ class Prepared:
     broken: int
 
 
-def prepared(save_folder, splits, labels, shots=None, seed=0, skip_broken=False):
+def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=False):
     """Check clips and write manifests, unless they are there already.
 
     Manifests are up to date when they were made from the same splits, settings and
@@ -276,6 +277,45 @@ def inside(folder, name):
     if folder not in path.parents:
         raise UserError(f"The data set names a file outside its folder: {name}.")
     return path
+
+
+def read_table(path, columns):
+    """The rows of a csv file that a data set comes with.
+
+    Arguments
+    ---------
+    path : str or Path
+        In UTF-8; any line ends.
+    columns : iterable of str
+        Columns that must be there, with a value in every row.
+
+    Returns
+    -------
+    list of tuple
+        `(place, row)`: file and line for messages, and the row as a dict.
+
+    Raises
+    ------
+    UserError
+        For a file that is missing or damaged, or lacks a column or value.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except FileNotFoundError:
+        raise UserError(f"The file {path} is missing.") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise UserError(f"{path} is damaged: it is no csv file in UTF-8.") from None
+    if not rows:
+        raise UserError(f"{path} lists no clips.")
+    if missing := set(columns) - set(rows[0][1]):
+        raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
+    for place, row in rows:
+        for column in columns:
+            if not row[column]:
+                raise UserError(f"{place} has no {column}.")
+    return rows
 
 
 def data_folder_of(recipe, folder, needs, layout):

@@ -24,7 +24,7 @@ from petl_modules.brain import PetlBrain
 from petl_modules.checkpointer import WholeCheckpointer
 from petl_modules.config import load_config, refuse_unread
 from petl_modules.console import quiet, refusing
-from petl_modules.data import make_dataset, write_json, write_text
+from petl_modules.data import make_dataset, make_manifests, write_json, write_text
 from petl_modules.describe import counts, table
 from petl_modules.errors import UserError
 from petl_modules.feature_cache import cached_features
@@ -61,9 +61,9 @@ def run_recipe(prepare, argv=None):
     Arguments
     ---------
     prepare : callable
-        Makes the manifests of one fold and returns `petl_modules.data.Prepared`.
-        Its arguments are filled by name from the config; `save_folder` is where
-        the manifests go.
+        Reads a data set's layout and returns the splits and labels that
+        `petl_modules.data.make_manifests` takes. Its arguments are filled by name from the
+        config.
     argv : list of str or None
         The command line's arguments; None for the program's own.
     """
@@ -106,10 +106,7 @@ def run_folds(prepare, config):
 
 def run_one(prepare, config, folder, show_table):
     """Train and test one fold, or go on with it; returns its results."""
-    wanted = inspect.signature(prepare).parameters
-    values = {**config.settings(), "save_folder": str(folder / "data")}
-    given = {name: values[name] for name in wanted if name in values}
-    prepared = on_main(prepare, **given)
+    prepared = on_main(manifests, prepare, config, folder / "data")
     config = config.replace(num_classes=len(prepared.labels))
     built = config.build()
     model, head = built["model"], built["head"]
@@ -156,6 +153,15 @@ def run_one(prepare, config, folder, show_table):
         for checkpoints in folder.glob("**/checkpoints"):  # were for going on
             shutil.rmtree(checkpoints)
     return result
+
+
+def manifests(prepare, config, folder):
+    """The manifests of one fold, in `folder`."""
+    settings = config.settings()
+    given = {name: settings[name] for name in inspect.signature(prepare).parameters}
+    splits, labels = prepare(**given)
+    shots, seed = settings["few_shot"], settings["seed"]
+    return make_manifests(folder, splits, labels, shots, seed, settings["skip_broken"])
 
 
 def trained(built, prepared, folder):
@@ -381,14 +387,14 @@ def parameters(model, head):
     }
 
 
-def on_main(function, **kwargs):
+def on_main(function, *args):
     """The function's value, computed by the main process first where there are
     several, so that the others find what it left on disk."""
     if not torch.distributed.is_initialized():
-        return function(**kwargs)
-    value = function(**kwargs) if sb.utils.distributed.if_main_process() else None
+        return function(*args)
+    value = function(*args) if sb.utils.distributed.if_main_process() else None
     torch.distributed.barrier()
-    return value if value is not None else function(**kwargs)
+    return value if value is not None else function(*args)
 
 
 def commit():

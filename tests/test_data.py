@@ -258,7 +258,7 @@ def test_split_off_refuses():
         assert all({e["label"] for e in side.values()} == {"a", "b"} for side in sides)
 
 
-# prepared
+# make_manifests
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def splits(tmp_path):
 
 
 def prepare(tmp_path, splits, labels=("a", "b"), **kwargs):
-    return data.prepared(tmp_path / "save", splits, list(labels), **kwargs)
+    return data.make_manifests(tmp_path / "save", splits, list(labels), **kwargs)
 
 
 def stamps(folder):

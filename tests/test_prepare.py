@@ -7,6 +7,7 @@ import random
 import pytest
 from conftest import ROOT, tone
 
+from petl_modules.data import make_manifests
 from petl_modules.errors import UserError
 
 HEADER = "filename,fold,target,category,esc10,src_file,take"
@@ -22,8 +23,8 @@ def prepare_function(recipe):
     return getattr(module, name)
 
 
-prepare_esc50 = prepare_function("ESC50")
-prepare_audiofolder = prepare_function("AudioFolder")
+def prepare_esc50(folder, save, fold, **kwargs):
+    return make_manifests(save, *prepare_function("ESC50")(folder, fold), **kwargs)
 
 
 def rows_of(prepared):
@@ -95,17 +96,17 @@ def test_the_order_of_targets_is_not_that_of_names(esc50, tmp_path):
 
 
 def test_a_csv_in_any_order_and_line_end_gives_the_same_manifests(esc50, tmp_path):
-    expected = prepare_esc50(esc50, tmp_path / "plain", 2, few_shot=3, seed=5)
+    expected = prepare_esc50(esc50, tmp_path / "plain", 2, shots=3, seed=5)
     rows = csv_rows(esc50)
     random.Random(0).shuffle(rows)
     write_csv(esc50, rows, ends="\r\n", encoding="utf-8-sig")
-    found = prepare_esc50(esc50, tmp_path / "windows", 2, few_shot=3, seed=5)
+    found = prepare_esc50(esc50, tmp_path / "windows", 2, shots=3, seed=5)
     assert text_of(found) == text_of(expected)
     assert found.labels == expected.labels
 
 
 def test_few_shot_only_thins_training(esc50, tmp_path):
-    train, valid, test = rows_of(prepare_esc50(esc50, tmp_path / "s", 1, few_shot=1))
+    train, valid, test = rows_of(prepare_esc50(esc50, tmp_path / "s", 1, shots=1))
     assert (len(train), len(valid), len(test)) == (3, 6, 6)
     assert labels_of(train) == labels_of(test)
 
@@ -182,8 +183,8 @@ def clips(folder, labels="ab", names=range(10), suffix=".wav"):
 
 
 def prepare(folder, tmp_path, **kwargs):
-    save = tmp_path / "save"
-    return prepare_audiofolder(folder, save, tmp_path / "out", **kwargs)
+    found = prepare_function("AudioFolder")(folder, tmp_path / "out", **kwargs)
+    return make_manifests(tmp_path / "save", *found)
 
 
 def test_class_folders_are_split_by_class(tmp_path):

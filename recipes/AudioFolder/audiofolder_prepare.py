@@ -19,16 +19,13 @@ LAYOUT = (
 
 def prepare_audiofolder(
     data_folder,
-    save_folder,
     output_folder,
     valid_fraction=0.2,
     test_fraction=0.2,
     group_regex=None,
-    few_shot=None,
     seed=0,
-    skip_broken=False,
 ):
-    """Manifests of `data_folder/<class>/*`.
+    """Entries of `data_folder/<class>/*`.
 
     Where there is a folder train with classes in it, train, valid and test are the
     splits; what is missing of valid and test is split off the training clips,
@@ -38,24 +35,20 @@ def prepare_audiofolder(
     ---------
     data_folder : str or None
         None makes a set of synthesised sounds under `output_folder`.
-    save_folder : str
-        Where the manifests go.
     output_folder : str
     valid_fraction, test_fraction : float
         Of the clips, for splits that are not given.
     group_regex : str or None
         Searched in a clip's path below its class; its first group names the speaker
         or recording that must not fall on two sides.
-    few_shot : int or None
-        Training clips per class, drawn with the seed.
     seed : int
-    skip_broken : bool
-        Leave out clips that cannot be read.
+        Of the split.
 
     Returns
     -------
-    petl_modules.data.Prepared
-        The classes are the folders' names, sorted.
+    splits, labels
+        For `petl_modules.data.make_manifests`; the classes are the folders' names,
+        sorted.
 
     Raises
     ------
@@ -94,7 +87,7 @@ def prepare_audiofolder(
         rest, part = data.split_off(splits["train"], fraction / share, seed, name)
         splits["train"], splits[name] = rest, part
         share -= fraction
-    return data.prepared(save_folder, splits, labels, few_shot, seed, skip_broken)
+    return splits, labels
 
 
 def has_splits(folder):

@@ -1,7 +1,5 @@
 """Manifests for ESC-50 (Piczak, 2015), https://github.com/karolpiczak/ESC-50."""
 
-import csv
-
 from petl_modules import data
 from petl_modules.errors import UserError
 
@@ -13,10 +11,8 @@ LAYOUT = (
 )
 
 
-def prepare_esc50(
-    data_folder, save_folder, fold, few_shot=None, seed=0, skip_broken=False
-):
-    """Manifests of one of the five official folds.
+def prepare_esc50(data_folder, fold):
+    """Entries of one of the five official folds.
 
     Fold k is the test set, the fold before it (5 before 1) the validation set, the
     other three train.
@@ -25,25 +21,19 @@ def prepare_esc50(
     ---------
     data_folder : str
         With meta/esc50.csv and audio/.
-    save_folder : str
-        Where the manifests go.
     fold : int
         1 to 5.
-    few_shot : int or None
-        Training clips per class, drawn with the seed.
-    seed : int
-    skip_broken : bool
-        Leave out clips that cannot be read.
 
     Returns
     -------
-    petl_modules.data.Prepared
-        The classes are those of the csv, in the order of its targets.
+    splits, labels
+        For `petl_modules.data.make_manifests`; the classes are those of the csv, in
+        the order of its targets.
 
     Raises
     ------
     UserError
-        For a wrong folder, csv or clip.
+        For a wrong folder or csv.
     """
     folder = data.data_folder_of("ESC-50", data_folder, "meta/esc50.csv", LAYOUT)
     if fold not in FOLDS:
@@ -57,37 +47,23 @@ def prepare_esc50(
             "wav": str(data.inside(folder / "audio", row["filename"])),
             "label": row["category"],
         }
-    labels = list(dict.fromkeys(row["category"] for row in rows))
-    return data.prepared(save_folder, splits, labels, few_shot, seed, skip_broken)
+    return splits, list(dict.fromkeys(row["category"] for row in rows))
 
 
 def read_rows(path):
     """The rows of esc50.csv, by target and file name."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path} is damaged: it is no csv file in UTF-8.") from None
-    if not rows:
-        raise UserError(f"{path} lists no clips.")
-    if missing := set(COLUMNS) - set(rows[0]):
-        raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
-    seen = set()
-    for line, row in enumerate(rows, start=2):
-        check_row(row, f"{path}, line {line}")
+    rows, seen = [], set()
+    for place, row in data.read_table(path, COLUMNS):
+        if row["fold"] not in map(str, FOLDS):
+            raise UserError(
+                f"{place} has the fold {row['fold']}, which must be 1 to 5."
+            )
+        if not row["target"].isdecimal():
+            raise UserError(
+                f"{place} has the target {row['target']}, which is no number."
+            )
         if row["filename"] in seen:
-            raise UserError(f"{path}, line {line} repeats {row['filename']}.")
+            raise UserError(f"{place} repeats {row['filename']}.")
         seen.add(row["filename"])
-        row["fold"], row["target"] = int(row["fold"]), int(row["target"])
+        rows.append({**row, "fold": int(row["fold"]), "target": int(row["target"])})
     return sorted(rows, key=lambda row: (row["target"], row["filename"]))
-
-
-def check_row(row, place):
-    """Raise a UserError for a row that is not ESC-50's."""
-    for column in COLUMNS:
-        if not row[column]:
-            raise UserError(f"{place} has no {column}.")
-    if row["fold"] not in map(str, FOLDS):
-        raise UserError(f"{place} has the fold {row['fold']}, which must be 1 to 5.")
-    if not row["target"].isdecimal():
-        raise UserError(f"{place} has the target {row['target']}, which is no number.")
