@@ -22,7 +22,7 @@ from petl_modules.methods import method_entry, method_table
 SHARED = Path(__file__).parent / "hparams" / "petl.yaml"
 
 # Set by the run itself, or mappings of defaults: no knobs for the command line
-INTERNAL = ("run_folder", "method_defaults", "recipe", "task_name")
+INTERNAL = ("run_folder", "method_defaults", "recipe")
 
 # What a value may be where the default is null
 NULLABLE = {

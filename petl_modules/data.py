@@ -30,6 +30,7 @@ from torchaudio.transforms import Resample
 from tqdm import tqdm
 
 from petl_modules.errors import UserError
+from petl_modules.media import SUFFIXES, read_media
 
 logger = logging.getLogger(__name__)
 
@@ -318,6 +319,23 @@ def read_table(path, columns):
     return rows
 
 
+def read_lines(path):
+    """The lines of a text file that a data set comes with, without empty ones.
+
+    Raises
+    ------
+    UserError
+        For a file that is missing or no text.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"The file {path} is missing.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is no text in UTF-8.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def data_folder_of(recipe, folder, needs, layout):
     """The data folder as a Path, or a UserError that explains the layout.
 
@@ -402,7 +420,10 @@ def decode(path):
     if not Path(path).is_file():
         raise UserError(f"The clip {path} is missing.")
     try:
-        audio, rate = audio_io.load(str(path), dtype=torch.float32)
+        if Path(path).suffix.lower() in SUFFIXES:
+            audio, rate = read_media(path)
+        else:
+            audio, rate = audio_io.load(str(path), dtype=torch.float32)
     except RuntimeError as error:
         reason = str(error).split(":")[-1].strip(" .")
         raise UserError(

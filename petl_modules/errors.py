@@ -7,3 +7,16 @@ class UserError(ValueError):
     The command line prints the message alone, without a traceback, and exits
     with status 2.
     """
+
+
+def one_of(name, value, choices):
+    """`value`, if it is among `choices`.
+
+    Raises
+    ------
+    UserError
+        Naming the choices.
+    """
+    if value not in choices:
+        raise UserError(f"{name}={value} is unknown: choose {' or '.join(choices)}.")
+    return value

@@ -62,8 +62,8 @@ def run_recipe(prepare, argv=None):
     ---------
     prepare : callable
         Reads a data set's layout and returns the splits and labels that
-        `petl_modules.data.make_manifests` takes. Its arguments are filled by name from the
-        config.
+        `petl_modules.data.make_manifests` takes. Its arguments are filled by name
+        from the config.
     argv : list of str or None
         The command line's arguments; None for the program's own.
     """
@@ -128,7 +128,7 @@ def run_one(prepare, config, folder, show_table):
     result = {
         "recipe": built["recipe"],
         "dataset": built["dataset"],
-        "task": brain.task.name,
+        "task": built.get("task", brain.task.name),
         "method": built["method"],
         "backbone": str(built["source"]),
         "fold": built["fold"],
@@ -222,7 +222,7 @@ def make_brain(built, prepared, folder):
         TensorboardLogger(str(folder / "tensorboard")),
     ]
     return PetlBrain(
-        task=Classification(prepared.labels, built["label_smoothing"]),
+        task=Classification(prepared.labels, built["label_smoothing"], built["metric"]),
         task_model=TaskModel(built["model"], built["head"]),
         counter=EpochCounterWithStopper(
             built["number_of_epochs"], patience, limit_warmup=0, direction="min"
@@ -308,9 +308,10 @@ def summarise(config, results):
             }
             for key in tests[0]
         },
-        "valid_accuracy": statistics.mean(
-            result["metrics"]["valid"]["accuracy"] for result in results
-        ),
+        "valid": {
+            key: statistics.mean(result["metrics"]["valid"][key] for result in results)
+            for key in tests[0]
+        },
         "parameters": results[0]["parameters"],
         "seconds": round(sum(result["seconds"] for result in results), 1),
     }
@@ -336,9 +337,11 @@ def summarise(config, results):
 
 
 def run_folder(config, fold):
-    """Where a fold's run goes: output_folder/method/fold and seed."""
+    """Where a fold's run goes: output_folder/method/fold and seed, and a folder for
+    the task before them where a recipe has several."""
     prefix = "run" if fold is None else f"fold{fold}"
-    return Path(config["output_folder"]) / config["method"] / run_name(config, prefix)
+    home = Path(config["output_folder"]) / config.tree.get("task", "")
+    return home / config["method"] / run_name(config, prefix)
 
 
 def run_name(config, prefix):

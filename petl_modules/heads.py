@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, one_of
 from petl_modules.methods.adapters import masked_mean
-from petl_modules.methods.base import one_of
 
 POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
 

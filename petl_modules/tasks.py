@@ -15,6 +15,10 @@ from sklearn.metrics import (
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from petl_modules.errors import one_of
+
+METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
+
 
 class Classification:
     """One label per clip.
@@ -24,14 +28,17 @@ class Classification:
     labels : list of str
         The classes, in the order of their indices.
     label_smoothing : float
+    metric : str
+        What the best epoch has most of: accuracy, macro_f1, weighted_f1 or
+        unweighted_recall.
     """
 
     name = "classification"
-    main_metric = "accuracy"
 
-    def __init__(self, labels, label_smoothing=0.0):
+    def __init__(self, labels, label_smoothing=0.0, metric="accuracy"):
         self.labels = list(labels)
         self.label_smoothing = label_smoothing
+        self.metric = one_of("metric", metric, METRICS)
 
     def loss(self, logits, batch):
         """Cross-entropy; `logits` is `(batch, classes)`."""
@@ -64,7 +71,7 @@ class Classification:
 
     def error(self, metrics, loss):
         """What a better epoch makes smaller; among equals the loss decides."""
-        return 1.0 - metrics[self.main_metric] + 1e-6 * min(loss, 1e3)
+        return 1.0 - metrics[self.metric] + 1e-6 * min(loss, 1e3)
 
     def write(self, folder):
         """predictions.csv and confusion_matrix.png of what was collected."""

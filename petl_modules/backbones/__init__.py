@@ -116,7 +116,10 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         model = model.encoder
     model.config._attn_implementation = attention.NAME
     model.float().eval()
-    augment = SpecAugment(spec_freq, spec_time) if spec_freq or spec_time else None
+    # AST's features are normalised; Whisper's silence lies at each clip's own floor
+    fill = None if kind == "whisper" else 0.0
+    masks = spec_freq or spec_time
+    augment = SpecAugment(spec_freq, spec_time, fill) if masks else None
     if kind == "audio-spectrogram-transformer":
         return ASTBackbone(model, source, preprocessing, max_duration, augment)
     if kind == "whisper":

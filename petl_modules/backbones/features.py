@@ -95,15 +95,15 @@ class WhisperLogMel(nn.Module):
 
 
 class SpecAugment(nn.Module):
-    """One frequency mask and one time mask per clip (arXiv 1904.08779), filled with
-    `fill`.
+    """One frequency mask and one time mask per clip (arXiv 1904.08779).
 
     Arguments
     ---------
     freq, time : int
         Greatest width in mel bins and in frames.
-    fill : float
-        Value of masked bins; 0 is the mean of normalised features.
+    fill : float or None
+        Value of masked bins: 0 where features are normalised over the data. None
+        fills with a clip's own quietest bin, for features that have no such zero.
     """
 
     def __init__(self, freq, time, fill=0.0):
@@ -114,9 +114,11 @@ class SpecAugment(nn.Module):
 
     def forward(self, spectrogram):
         """`(batch, mel bins, frames)` to the same, masked."""
-        masked = spectrogram.unsqueeze(1)
+        kept = torch.ones_like(spectrogram).unsqueeze(1)
         if self.freq.mask_param:
-            masked = self.freq(masked, self.fill)
+            kept = self.freq(kept, 0.0)
         if self.time.mask_param:
-            masked = self.time(masked, self.fill)
-        return masked.squeeze(1)
+            kept = self.time(kept, 0.0)
+        quiet = spectrogram.amin((1, 2), keepdim=True)
+        fill = quiet if self.fill is None else torch.full_like(quiet, self.fill)
+        return spectrogram.where(kept.squeeze(1).bool(), fill)

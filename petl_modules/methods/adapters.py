@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_modules.errors import UserError
-from petl_modules.methods.base import Method, bottleneck_width, one_of
+from petl_modules.errors import UserError, one_of
+from petl_modules.methods.base import Method, bottleneck_width
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 

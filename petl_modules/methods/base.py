@@ -74,16 +74,3 @@ def bottleneck_width(hidden_size, rank=None, reduction_rate=None, default_rate=6
     if not isinstance(rank, int) or rank < 1:
         raise UserError(f"rank={rank} must be a whole number of at least 1.")
     return rank
-
-
-def one_of(name, value, choices):
-    """`value`, if it is among `choices`.
-
-    Raises
-    ------
-    UserError
-        Naming the choices.
-    """
-    if value not in choices:
-        raise UserError(f"{name}={value} is unknown: choose {' or '.join(choices)}.")
-    return value

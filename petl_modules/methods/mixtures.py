@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from petl_modules.errors import one_of
 from petl_modules.methods.adapters import SameConv1d, quick_gelu
-from petl_modules.methods.base import bottleneck_width, one_of
+from petl_modules.methods.base import bottleneck_width
 
 
 class DenseMoA(nn.Module):

@@ -1,0 +1,77 @@
+"""Entries of the Emotional Speech Dataset (Zhou et al., arXiv 2105.14762)."""
+
+from petl_modules import data
+from petl_modules.errors import UserError
+
+ENGLISH = tuple(f"{number:04d}" for number in range(11, 21))
+FOLDERS = {"train": "train", "valid": "evaluation", "test": "test"}
+VALID, TEST = 20, 30  # utterances of each speaker and emotion
+TASKS = ("emotion", "speaker")
+LAYOUT = (
+    "it must hold one folder per speaker (0001 to 0020) with one folder per emotion "
+    "(https://hltsingapore.github.io/ESD/)."
+)
+
+
+def prepare_esd(data_folder, task="emotion", speakers=None):
+    """Entries of the official split of ESD: per speaker and emotion 300 utterances
+    train, 20 validate, 30 test.
+
+    Releases without the folders train, evaluation and test are split as the others
+    are: the first 20 utterances of an emotion validate, the next 30 test.
+
+    Arguments
+    ---------
+    data_folder : str
+        With speaker/emotion/{train,evaluation,test}/*.wav or speaker/emotion/*.wav.
+    task : str
+        What is told apart: emotion or speaker.
+    speakers : list of str or None
+        None for the English ones, 0011 to 0020, that are there.
+
+    Returns
+    -------
+    splits, labels
+        For `petl_modules.data.make_manifests`; the classes are sorted.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder, task or speaker.
+    """
+    folder = data.data_folder_of("ESD", data_folder, ".", LAYOUT)
+    if task not in TASKS:
+        raise UserError(f"task={task} is none of {' and '.join(TASKS)}.")
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if speakers is None:
+        chosen = [speaker for speaker in ENGLISH if speaker in there]
+    else:  # yaml takes 0011 for a number
+        chosen = sorted(f"{s:04d}" if isinstance(s, int) else str(s) for s in speakers)
+    absent = sorted(set(chosen) - set(there))
+    if absent or not chosen:
+        who = f"the speaker {absent[0]}" if absent else "any English speaker"
+        raise UserError(f"The data folder {folder} does not hold {who}: {LAYOUT}")
+    splits = {name: {} for name in data.SPLITS}
+    for speaker in chosen:
+        for emotion in sorted(p for p in (folder / speaker).iterdir() if p.is_dir()):
+            label = {"emotion": emotion.name, "speaker": speaker}[task]
+            for name, paths in parts(emotion).items():
+                for path in paths:
+                    splits[name][path.stem] = {"wav": str(path), "label": label}
+    return splits, sorted({entry["label"] for entry in splits["train"].values()})
+
+
+def parts(emotion):
+    """The clips of one speaker's emotion by split."""
+    if any((emotion / name).is_dir() for name in FOLDERS.values()):
+        return {
+            name: sorted((emotion / inner).glob("*.wav"))
+            for name, inner in FOLDERS.items()
+        }
+    paths = sorted(emotion.glob("*.wav"))
+    held_out = VALID + TEST
+    return {
+        "train": paths[held_out:],
+        "valid": paths[:VALID],
+        "test": paths[VALID:held_out],
+    }

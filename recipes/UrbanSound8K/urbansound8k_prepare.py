@@ -1,0 +1,65 @@
+"""Entries of UrbanSound8K (Salamon, Jacoby and Bello, 2014)."""
+
+from petl_modules import data
+from petl_modules.errors import UserError
+
+FOLDS = tuple(range(1, 11))
+COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
+LAYOUT = (
+    "it must be the unpacked UrbanSound8K with metadata/UrbanSound8K.csv and audio/ "
+    "(https://urbansounddataset.weebly.com/urbansound8k.html)."
+)
+
+
+def prepare_urbansound8k(data_folder, fold, valid_fraction=0.1, seed=0):
+    """Entries of one of the ten official folds.
+
+    Fold k is the test set. The validation set comes out of the other nine, stratified
+    by class; slices of one recording (`fsID`) stay on one side.
+
+    Arguments
+    ---------
+    data_folder : str
+        With metadata/UrbanSound8K.csv and audio/fold1 to audio/fold10.
+    fold : int
+        1 to 10.
+    valid_fraction : float
+        Of the nine folds' clips.
+    seed : int
+        Of the validation set.
+
+    Returns
+    -------
+    splits, labels
+        For `petl_modules.data.make_manifests`; the classes are those of the csv, in
+        the order of their classID.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder or csv.
+    """
+    table = "metadata/UrbanSound8K.csv"
+    folder = data.data_folder_of("UrbanSound8K", data_folder, table, LAYOUT)
+    if fold not in FOLDS:
+        raise UserError(f"fold={fold} is none of UrbanSound8K's folds 1 to 10.")
+    classes, sides = {}, {"train": {}, "test": {}}
+    for place, row in data.read_table(folder / table, COLUMNS):
+        if row["fold"] not in map(str, FOLDS):
+            raise UserError(
+                f"{place} has the fold {row['fold']}, which must be 1 to 10."
+            )
+        if not row["classID"].isdecimal():
+            raise UserError(
+                f"{place} has the classID {row['classID']}, which is no number."
+            )
+        classes[int(row["classID"])] = row["class"]
+        name = f"fold{row['fold']}/{row['slice_file_name']}"
+        sides["test" if row["fold"] == str(fold) else "train"][name] = {
+            "wav": str(data.inside(folder / "audio", name)),
+            "label": row["class"],
+            "group": row["fsID"],
+        }
+    train, valid = data.split_off(sides["train"], valid_fraction, seed, "valid")
+    splits = {"train": train, "valid": valid, "test": sides["test"]}
+    return splits, [classes[number] for number in sorted(classes)]

@@ -1,0 +1,254 @@
+"""Miniature trees in the official layouts of the data sets, odd cases included.
+
+Every maker takes an empty folder and leaves recordings of several rates, widths and
+numbers of channels, one file without samples, and, where the layout lists its files,
+one that is missing and a list with Windows line ends.
+"""
+
+import csv
+import itertools
+
+import av
+import numpy as np
+import soundfile
+from conftest import tone
+
+FORMATS = (
+    {"rate": 16000},
+    {"rate": 44100, "channels": 2},
+    {"rate": 22050, "subtype": "PCM_24"},
+    {"rate": 8000},
+)
+
+
+class Recordings:
+    """Writes tones under a root; each file has the next of the odd formats."""
+
+    def __init__(self, root):
+        self.root, self.formats = root, itertools.cycle(FORMATS)
+
+    def write(self, name, pitch=0, channels=1, **options):
+        """A tone whose frequency hangs on `pitch`."""
+        options = {"channels": channels, **next(self.formats), **options}
+        channels = options.pop("channels")
+        path = self.root / name
+        tone(path, 300 * 2 ** (pitch % 7 / 2), 0.25, seed=pitch, **options)
+        if channels > 1:
+            audio, rate = soundfile.read(path)
+            soundfile.write(path, np.stack([audio] * channels, 1), rate)
+
+    def write_empty(self, name):
+        """A file with a header and no samples."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.zeros(0), 16000)
+
+    def write_film(self, name, pitch=0):
+        """Half a second of video with a stereo sound track."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        time = np.arange(24000, dtype=np.float32) / 48000
+        wave = 0.3 * np.sin(2 * np.pi * 300 * 2 ** (pitch % 7 / 2) * time)
+        with av.open(str(path), "w") as film:
+            picture = film.add_stream("mpeg4", rate=10)
+            picture.width = picture.height = 32
+            picture.pix_fmt = "yuv420p"
+            sound = film.add_stream("aac", rate=48000, layout="stereo")
+            for _ in range(5):
+                grey = np.full((32, 32, 3), 128, np.uint8)
+                film.mux(picture.encode(av.VideoFrame.from_ndarray(grey)))
+            frame = av.AudioFrame.from_ndarray(
+                np.stack([wave, wave]), format="fltp", layout="stereo"
+            )
+            frame.rate = 48000
+            film.mux(sound.encode(frame))
+            film.mux(picture.encode(None))
+            film.mux(sound.encode(None))
+
+    def write_table(self, name, columns, rows, ends="\r\n"):
+        """A csv file, with Windows line ends."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator=ends)
+            writer.writerows([columns, *rows])
+
+    def write_lines(self, name, lines, ends="\r\n"):
+        """A text file, with Windows line ends."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes("".join(line + ends for line in lines).encode())
+
+
+def esc50(root):
+    """Two classes of four clips in each of five folds."""
+    recordings, rows = Recordings(root), []
+    for fold, target, take in itertools.product(range(1, 6), (3, 7), "ABCD"):
+        name = f"{fold}-{target}-{take}-{target}.wav"
+        rows.append((name, fold, target, {3: "cow", 7: "rooster"}[target], take))
+        recordings.write(f"audio/{name}", target)
+    recordings.write_empty("audio/3-3-A-3.wav")
+    (root / "audio" / "4-3-A-3.wav").unlink()
+    columns = ("filename", "fold", "target", "category", "take")
+    recordings.write_table("meta/esc50.csv", columns, rows)
+
+
+def audiofolder(root):
+    """Two classes of twelve clips in two formats."""
+    recordings = Recordings(root)
+    for i in range(12):
+        recordings.write(f"brünn/{i}.wav", 1)
+        recordings.write(f"zürich/{i}.flac", 4)
+    recordings.write_empty("zürich/12.wav")
+
+
+def urbansound8k(root):
+    """Two classes of two recordings with two slices in each of ten folds."""
+    recordings, rows = Recordings(root), []
+    for fold, target, take, part in itertools.product(
+        range(1, 11), (0, 6), range(2), range(2)
+    ):
+        source = 1000 * fold + 10 * target + take
+        name = f"{source}-{target}-0-{part}.wav"
+        label = {0: "air_conditioner", 6: "gun_shot"}[target]
+        rows.append((name, source, 0, 1, 1, fold, target, label))
+        recordings.write(f"audio/fold{fold}/{name}", target)
+    recordings.write_empty("audio/fold2/2000-0-0-0.wav")
+    (root / "audio/fold3/3000-0-0-0.wav").unlink()
+    columns = [
+        "slice_file_name",
+        "fsID",
+        "start",
+        "end",
+        "salience",
+        "fold",
+        "classID",
+        "class",
+    ]
+    recordings.write_table("metadata/UrbanSound8K.csv", columns.split(","), rows)
+
+
+def speechcommands(root):
+    """Three words of four speakers, and the folder of noises; a list names a word that
+    is not there."""
+    recordings, speakers = Recordings(root), ("0a", "1b", "2c", "3d")
+    for (place, word), speaker in itertools.product(
+        enumerate(("off", "stop", "up")), speakers
+    ):
+        for take in range(2):
+            recordings.write(f"{word}/{speaker}_nohash_{take}.wav", place * 2)
+    recordings.write("_background_noise_/pink_noise.wav", 5)
+    recordings.write_empty("up/4e_nohash_0.wav")
+    held_out = {
+        speaker: [f"{word}/{speaker}_nohash_0.wav" for word in ("off", "stop", "up")]
+        for speaker in speakers
+    }
+    recordings.write_lines(
+        "validation_list.txt", [*held_out["2c"], "bed/2c_nohash_0.wav"]
+    )
+    recordings.write_lines("testing_list.txt", [*held_out["3d"], "off/9f_nohash_0.wav"])
+
+
+def fluentspeechcommands(root):
+    """Two intents of six speakers."""
+    recordings = Recordings(root)
+    columns = (
+        "",
+        "path",
+        "speakerId",
+        "transcription",
+        "action",
+        "object",
+        "location",
+    )
+    intents = (
+        ("Turn on the lights", "activate", "lights", "none"),
+        ("Heat up, the kitchen", "increase", "heat", "kitchen"),
+    )
+    for part, speakers in (("train", "abcd"), ("valid", "e"), ("test", "f")):
+        rows = []
+        for speaker, (place, intent) in itertools.product(speakers, enumerate(intents)):
+            for take in range(2):
+                path = f"wavs/speakers/{speaker}/{part}{place}{take}.wav"
+                recordings.write(path, 3 * place)
+                rows.append((len(rows), path, speaker, *intent))
+        recordings.write_table(f"data/{part}_data.csv", columns, rows)
+    recordings.write_empty("wavs/speakers/a/train00.wav")
+    (root / "wavs/speakers/b/train00.wav").unlink()
+
+
+def iemocap(root):
+    """Five sessions of two speakers; one turn of each emotion in two dialogs."""
+    recordings = Recordings(root)
+    emotions = ("neu", "hap", "exc", "sad", "ang", "fru", "xxx")
+    for session, part in itertools.product(range(1, 6), ("impro01", "script01_1")):
+        dialog, lines = f"Ses{session:02d}F_{part}", ["% [START_TIME - END_TIME]", ""]
+        home = f"Session{session}"
+        for speaker, (place, emotion) in itertools.product("FM", enumerate(emotions)):
+            turn = f"{dialog}_{speaker}{place:03d}"
+            lines += [
+                f"[{place}.2901 - {place}.9]\t{turn}\t{emotion}\t[2.5, 2.5, 2.5]",
+                "C-E2:\tNeutral;\t()",
+            ]
+            recordings.write(f"{home}/sentences/wav/{dialog}/{turn}.wav", place)
+        recordings.write_lines(f"{home}/dialog/EmoEvaluation/{dialog}.txt", lines)
+    hidden = root / "Session1/dialog/EmoEvaluation/._Ses01F_impro01.txt"
+    hidden.write_bytes(b"\x00\xff\x05")
+    wavs = root / "Session4/sentences/wav/Ses04F_impro01"
+    recordings.write_empty(wavs / "Ses04F_impro01_F000.wav")
+    (wavs / "Ses04F_impro01_F003.wav").unlink()
+
+
+def esd(root):
+    """Two English speakers and a Chinese one, two emotions in the three folders."""
+    recordings = Recordings(root)
+    counts = {"train": 4, "evaluation": 2, "test": 2}
+    for speaker, (place, emotion) in itertools.product(
+        ("0001", "0011", "0012"), enumerate(("Angry", "Sad"))
+    ):
+        number = itertools.count(350 * place + 1)
+        for part, count in counts.items():
+            for _ in range(count):
+                name = f"{speaker}/{emotion}/{part}/{speaker}_{next(number):06d}.wav"
+                recordings.write(name, 2 * place + int(speaker[-1]))
+        recordings.write_lines(f"{speaker}/{speaker}.txt", ["text"])
+    recordings.write_empty("0011/Sad/train/0011_000351.wav")
+
+
+def meld(root):
+    """Films of two emotions; the test clips as wav files."""
+    recordings = Recordings(root)
+    columns = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID"
+    folders = {
+        "train": ("train/train_splits", 4),
+        "dev": ("dev_splits_complete", 2),
+        "test": ("output_repeated_splits_test", 2),
+    }
+    for part, (folder, dialogs) in folders.items():
+        rows = []
+        for dialog, (place, emotion) in itertools.product(
+            range(dialogs), enumerate(("joy", "neutral"))
+        ):
+            rows.append((1, "Oh, no", "Ross", emotion, "positive", dialog, place))
+            name = f"{folder}/dia{dialog}_utt{place}"
+            if part == "test":
+                recordings.write(f"{name}.wav", 3 * place)
+            else:
+                recordings.write_film(f"{name}.mp4", 3 * place)
+        where = "train/" if part == "train" else ""
+        table = f"{where}{part}_sent_emo.csv"
+        recordings.write_table(table, columns.split(","), rows)
+    (root / "train/train_splits/dia1_utt0.mp4").write_bytes(b"no film")
+    (root / "dev_splits_complete/dia1_utt1.mp4").unlink()
+
+
+def vctk(root):
+    """Two speakers, one utterance in ten for each of the held-out parts; one of them
+    without a second microphone."""
+    recordings = Recordings(root)
+    for place, speaker in enumerate(("p225", "p280")):
+        for number, mic in itertools.product(range(1, 21), (1, 2)):
+            if mic == 1 or speaker == "p225":
+                name = f"{speaker}/{speaker}_{number:03d}_mic{mic}.flac"
+                recordings.write(f"wav48_silence_trimmed/{name}", 3 * place)
+    recordings.write_empty("wav48_silence_trimmed/p225/p225_003_mic1.flac")

@@ -1,0 +1,131 @@
+"""Every recipe, from its official layout to its results, through its command line.
+
+A new recipe adds a maker to `layouts` and a row to RECIPES.
+"""
+
+import json
+from dataclasses import dataclass
+
+import layouts
+import pytest
+from conftest import run
+from tiny import FAMILIES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe's row: what to run, and what must come out of its miniature tree.
+
+    Attributes
+    ----------
+    folder : str
+        Under `recipes/`.
+    labels : list of str
+    clips : tuple of int
+        Of train, valid and test.
+    left_out : int
+        Broken and missing clips.
+    arguments : tuple of str
+        Beside those that all recipes get.
+    """
+
+    folder: str
+    labels: list
+    clips: tuple
+    left_out: int
+    arguments: tuple = ()
+
+
+RECIPES = (
+    Recipe("ESC50", ["cow", "rooster"], (22, 8, 8), 2, ("--fold=1",)),
+    Recipe("AudioFolder", ["brünn", "zürich"], (14, 5, 5), 1),
+    Recipe(
+        "UrbanSound8K", ["air_conditioner", "gun_shot"], (62, 8, 8), 2, ("--fold=10",)
+    ),
+    Recipe("SpeechCommands", ["off", "stop", "up"], (18, 3, 3), 2),
+    Recipe(
+        "FluentSpeechCommands",
+        ["activate lights none", "increase heat kitchen"],
+        (14, 4, 4),
+        2,
+    ),
+    Recipe(
+        "IEMOCAP", ["angry", "happy", "neutral", "sad"], (78, 10, 10), 2, ("--fold=2",)
+    ),
+    Recipe("ESD", ["Angry", "Sad"], (15, 8, 8), 1),
+    Recipe("ESD", ["0011", "0012"], (15, 8, 8), 1, ("--task=speaker",)),
+    Recipe("MELD", ["joy", "neutral"], (7, 3, 4), 2),
+    Recipe("VCTK", ["p225", "p280"], (31, 4, 4), 1),
+)
+# every backbone with another method
+METHODS = {
+    "ast": "conformer",
+    "wav2vec2": "lora",
+    "xlsr": "bottleneck",
+    "hubert": "prefix",
+    "wavlm": "dense_moa",
+    "whisper": "prompt",
+}
+
+
+def name_of(recipe):
+    return recipe.folder + "".join(a for a in recipe.arguments if "task" in a)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    """The miniature trees, in folders with names that are not ASCII."""
+    root = tmp_path_factory.mktemp("Hörbücher 音声")
+    for folder in {recipe.folder for recipe in RECIPES}:
+        (root / folder).mkdir()
+        getattr(layouts, folder.lower())(root / folder)
+    return root
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_a_recipe_runs(recipe, family, trees, checkpoints, tmp_path):
+    done = run(
+        recipe.folder,
+        f"--data_folder={trees / recipe.folder}",
+        f"--source={checkpoints[family]}",
+        f"--output_folder={tmp_path}",
+        f"--method={METHODS[family]}",
+        "--skip_broken=True",
+        "--number_of_epochs=1",
+        "--head_start_epochs=0",
+        "--batch_size=16",
+        *recipe.arguments,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("**/results.json")
+    result, folder = json.loads(path.read_text()), path.parent
+    assert result["left_out"] == recipe.left_out
+    assert 0 <= result["metrics"]["test"]["weighted_f1"] <= 1
+    assert (folder / "confusion_matrix.png").exists()
+    adapter = json.loads((folder / "adapter.json").read_text())
+    assert adapter["info"]["labels"] == recipe.labels
+    splits = ("train", "valid", "test")
+    manifests = [
+        json.loads((folder / f"data/{name}.json").read_text()) for name in splits
+    ]
+    assert tuple(map(len, manifests)) == recipe.clips
+    wavs = [row["wav"] for manifest in manifests for row in manifest.values()]
+    assert len(set(wavs)) == sum(recipe.clips)
+    for manifest in manifests:
+        assert {row["label"] for row in manifest.values()} == set(recipe.labels)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_a_broken_clip_is_named(recipe, trees, checkpoints, tmp_path):
+    done = run(
+        recipe.folder,
+        f"--data_folder={trees / recipe.folder}",
+        f"--source={checkpoints['ast']}",
+        f"--output_folder={tmp_path}",
+        *recipe.arguments,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert f"{trees / recipe.folder}" in error and "--skip_broken" in error
+    assert not list(tmp_path.glob("**/results.json"))
