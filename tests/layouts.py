@@ -115,16 +115,7 @@ def urbansound8k(root):
         recordings.write(f"audio/fold{fold}/{name}", target)
     recordings.write_empty("audio/fold2/2000-0-0-0.wav")
     (root / "audio/fold3/3000-0-0-0.wav").unlink()
-    columns = [
-        "slice_file_name",
-        "fsID",
-        "start",
-        "end",
-        "salience",
-        "fold",
-        "classID",
-        "class",
-    ]
+    columns = "slice_file_name,fsID,start,end,salience,fold,classID,class"
     recordings.write_table("metadata/UrbanSound8K.csv", columns.split(","), rows)
 
 

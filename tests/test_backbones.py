@@ -7,6 +7,7 @@ from tiny import FAMILIES, tiny_checkpoint
 from transformers import ASTFeatureExtractor, AutoModel, WhisperFeatureExtractor
 
 from petl_modules.backbones import load_backbone
+from petl_modules.backbones.features import SpecAugment
 from petl_modules.errors import UserError
 
 RATE = 16000
@@ -110,6 +111,16 @@ def test_spec_augment_acts_in_training_only(checkpoints, family):
     backbone.augment = True
     torch.manual_seed(0)
     assert torch.equal(plain, backbone(wav).hidden) == (backbone.spec_augment is None)
+
+
+def test_spec_augment_fills_with_zero_or_each_clips_floor():
+    torch.manual_seed(0)
+    loud = torch.rand(3, 20, 50) + torch.tensor([1.0, 5.0, 9.0]).view(3, 1, 1)
+    for fill, floors in ((0.0, [0.0] * 3), (None, loud.amin((1, 2)).tolist())):
+        masked = SpecAugment(8, 20, fill)(loud)
+        for clip, plain, floor in zip(masked, loud, floors, strict=True):
+            changed = clip != plain
+            assert changed.any() and (clip[changed] == floor).all()
 
 
 def test_random_weights_are_said_loudly_and_keep_positions(caplog):

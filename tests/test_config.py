@@ -19,6 +19,7 @@ METHOD_OF = {
     "deep": "prompt",
     "prompt_dropout": "prompt",
     "projection": "prefix",
+    "start": "prompt",
     "kernel_size": "conformer",
     "num_adapters": "soft_moa",
     "num_slots": "soft_moa",

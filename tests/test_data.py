@@ -4,9 +4,12 @@ import json
 import os
 import random
 
+import av
+import layouts
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import RATE, tone
 
 from petl_modules import data
@@ -426,3 +429,30 @@ def test_a_linked_clip_is_inside(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.wav").symlink_to(tmp_path / "store.wav")
     assert data.inside(tmp_path / "data", "a.wav").name == "a.wav"
+
+
+# Video files
+
+
+def test_the_sound_of_a_film_is_read(tmp_path):
+    layouts.Recordings(tmp_path).write_film("film.mp4", pitch=2)
+    sound = data.read_clip(tmp_path / "film.mp4", 16000)
+    assert abs(len(sound) - 8000) < 1000
+    spectrum = torch.fft.rfft(sound[2000:6000]).abs()
+    assert abs(float(spectrum.argmax()) * 4 - 600) < 10
+    assert data.duration(str(tmp_path / "film.mp4")) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_film_without_sound_or_sense_is_named(tmp_path):
+    silent, broken = tmp_path / "silent.mp4", tmp_path / "broken.mp4"
+    with av.open(str(silent), "w") as film:
+        picture = film.add_stream("mpeg4", rate=10)
+        picture.width = picture.height = 32
+        grey = np.full((32, 32, 3), 128, np.uint8)
+        film.mux(picture.encode(av.VideoFrame.from_ndarray(grey)))
+        film.mux(picture.encode(None))
+    broken.write_bytes(b"no film")
+    with pytest.raises(UserError, match=r"silent\.mp4 cannot be read.*no sound track"):
+        data.read_clip(silent, 16000)
+    with pytest.raises(UserError, match=r"broken\.mp4 cannot be read"):
+        data.read_clip(broken, 16000)

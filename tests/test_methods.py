@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny_checkpoint
+from tiny import FAMILIES, tiny_checkpoint
 from torch import nn
 
 from petl_modules.adapted import AdaptedModel
@@ -346,3 +346,36 @@ def test_weight_decay_spares_biases_norms_and_prompts(tmp_path):
                 assert not model.decays(key, parameter), key
             if key.endswith(("down.weight", "a.weight", "up.weight", "slots")):
                 assert model.decays(key, parameter), key
+
+
+# Where prompts and prefixes start
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_and_prefixes_start_as_silence(checkpoints, family):
+    backbone = load_backbone(checkpoints[family])
+    inputs, keys = [], []
+    for layer in backbone.points.layers:
+        layer.module.register_forward_pre_hook(
+            lambda _, args, kwargs: inputs.append(
+                args[0] if args else kwargs["hidden_states"]
+            ),
+            with_kwargs=True,
+        )
+        layer.projections["k"].module.register_forward_hook(
+            lambda *args: keys.append(args[2])
+        )
+    special = backbone(torch.zeros(1, 16000)).special
+    # the last of their tokens is that of the clip, but for a little noise
+    for method, name, seen in (
+        ("prompt", "tokens", inputs),
+        ("prefix", "vectors", keys),
+    ):
+        for start, near in (("silence", True), ("random", False)):
+            fresh = load_backbone(checkpoints[family])
+            model = AdaptedModel(fresh, make_method(method, start=start))
+            rows = [p for n, p in model.petl.named_parameters() if n.endswith(name)]
+            for row, expected in zip(rows, seen, strict=True):
+                row = row[[0, -1], : expected.shape[-1]]
+                distance = (row - expected[0, [special, -1]]).abs().max()
+                assert (distance < 0.15) == near

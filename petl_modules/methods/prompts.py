@@ -1,12 +1,20 @@
-"""Learned tokens (prompt tuning) and learned keys and values (prefix tuning)."""
+"""Learned tokens (prompt tuning) and learned keys and values (prefix tuning).
+
+Both start as the backbone's own tokens of a silent clip: random ones draw attention
+away from the sound, which takes many steps to unlearn.
+"""
 
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, one_of
 from petl_modules.methods.base import Method
+
+STARTS = ("silence", "random")
+NOISE = 0.02  # standard deviation; no two vectors may start as the same one
+SILENT_SECONDS = 1.0
 
 
 class Prompt(nn.Module):
@@ -27,7 +35,7 @@ class Prompt(nn.Module):
     def __init__(self, hidden_size, prompt_length=25, prompt_dropout=0.0):
         super().__init__()
         positive("prompt_length", prompt_length)
-        self.tokens = nn.Parameter(torch.randn(prompt_length, hidden_size) * 0.02)
+        self.tokens = nn.Parameter(torch.randn(prompt_length, hidden_size) * NOISE)
         self.dropout = nn.Dropout(prompt_dropout)
 
     def forward(self, batch_size=1):
@@ -65,7 +73,7 @@ class Prefix(nn.Module):
             )
         length = prompt_length // 2
         columns = hidden_size if projection else 2 * hidden_size
-        self.vectors = nn.Parameter(torch.randn(length, columns) * 0.02)
+        self.vectors = nn.Parameter(torch.randn(length, columns) * NOISE)
         self.projection = None
         if projection:
             self.projection = nn.Sequential(
@@ -91,20 +99,26 @@ class PromptTokens(Method):
     deep : bool
         Fresh tokens at every layer, in the place of the last layer's; otherwise
         only at the input of the first.
+    start : str
+        silence or random.
     layers : list of int or None
         Restrict the method to these layers.
     **knobs
         For `Prompt`.
     """
 
-    def __init__(self, deep=True, layers=None, **knobs):
+    def __init__(self, deep=True, start="silence", layers=None, **knobs):
         super().__init__(layers)
-        self.deep, self.prompt_knobs = deep, knobs
+        self.deep, self.start = deep, one_of("start", start, STARTS)
+        self.prompt_knobs = knobs
 
     def attach(self, model):
+        silence = silent_inputs(model.backbone) if self.start == "silence" else None
         layers = self.chosen_layers(model)
         for layer in layers if self.deep else layers[:1]:
             prompt = Prompt(model.points.hidden_size, **self.prompt_knobs)
+            if silence is not None:
+                start_as(prompt.tokens, silence[layer.index])
             model.add(self, layer, "input", prompt)
             layer.before.append(lambda tokens, p=prompt: with_prompts(tokens, p))
 
@@ -114,19 +128,24 @@ class PrefixKeysValues(Method):
 
     Arguments
     ---------
+    start : str
+        silence or random; with a projection always random.
     layers : list of int or None
         Restrict the method to these layers.
     **knobs
         For `Prefix`.
     """
 
-    def __init__(self, layers=None, **knobs):
+    def __init__(self, start="silence", layers=None, **knobs):
         super().__init__(layers)
-        self.prefix_knobs = knobs
+        self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model):
+        silence = silent_inputs(model.backbone) if self.start == "silence" else None
         for layer in self.chosen_layers(model):
             prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
+            if silence is not None and prefix.projection is None:
+                start_as(prefix.vectors, keys_and_values(layer, silence[layer.index]))
             model.add(self, layer, "mhsa", prefix)
             layer.sites["mhsa"].with_argument("prefix", prefix)
 
@@ -144,6 +163,33 @@ def with_prompts(tokens, prompt):
         mask=torch.cat([mask[:, :head], valid, mask[:, tail:]], 1),
         prompts=new.shape[1],
     )
+
+
+@torch.no_grad()
+def silent_inputs(backbone):
+    """What enters each layer at the sound's tokens of a silent clip, `(tokens, hidden)`
+    a layer."""
+    seconds = min(SILENT_SECONDS, backbone.max_duration or SILENT_SECONDS)
+    device = next(backbone.parameters()).device
+    silence = torch.zeros(1, round(seconds * backbone.sample_rate), device=device)
+    layers = backbone(silence, all_layers=True).layers[:-1]
+    return [layer.hidden[0, layer.special + layer.prompts :] for layer in layers]
+
+
+@torch.no_grad()
+def keys_and_values(layer, inputs):
+    """The keys and values of a layer's attention, `(tokens, 2 hidden)`."""
+    if not layer.post_norm:
+        inputs = layer.norms["mhsa"](inputs)
+    projections = (layer.projections[name].module for name in ("k", "v"))
+    return torch.cat([projection(inputs) for projection in projections], -1)
+
+
+@torch.no_grad()
+def start_as(parameter, vectors):
+    """Set a parameter's rows to vectors spread over those given, with some noise."""
+    places = torch.linspace(0, len(vectors) - 1, len(parameter)).round().long()
+    parameter.copy_(vectors[places] + NOISE * torch.randn_like(parameter))
 
 
 def positive(name, value):

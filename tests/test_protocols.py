@@ -1,0 +1,162 @@
+"""The splits of the recipes are those of their protocols."""
+
+import layouts
+import pytest
+from test_prepare import prepare_function
+
+from petl_modules.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """The miniature tree of a data set, made once."""
+    made = {}
+
+    def tree(recipe):
+        if recipe not in made:
+            made[recipe] = tmp_path_factory.mktemp(recipe)
+            getattr(layouts, recipe.lower())(made[recipe])
+        return made[recipe]
+
+    return tree
+
+
+def prepare(tree, recipe, **knobs):
+    return prepare_function(recipe)(tree(recipe), **knobs)
+
+
+def test_urbansound8k_parts_no_recording(tree):
+    for fold in (1, 10):
+        splits, labels = prepare(tree, "UrbanSound8K", fold=fold)
+        assert labels == ["air_conditioner", "gun_shot"]
+        assert {key.split("/")[0] for key in splits["test"]} == {f"fold{fold}"}
+        sources = {n: {e["group"] for e in part.values()} for n, part in splits.items()}
+        assert not sources["train"] & sources["valid"]
+        assert not sources["test"] & (sources["train"] | sources["valid"])
+        assert 0.05 < len(splits["valid"]) / 72 < 0.2
+    other = prepare(tree, "UrbanSound8K", fold=10, seed=1)[0]
+    assert other["valid"].keys() != splits["valid"].keys()
+    assert other["test"] == splits["test"]
+
+
+def test_speech_commands_follows_the_lists(tree):
+    splits, labels = prepare(tree, "SpeechCommands")
+    assert labels == ["off", "stop", "up"]
+    assert {entry["speaker"] for entry in splits["valid"].values()} == {"2c"}
+    # the list of tests names a clip that is not there
+    assert {entry["speaker"] for entry in splits["test"].values()} == {"3d", "9f"}
+    # other takes of these speakers are in no list, and train
+    assert "up/3d_nohash_1.wav" in splits["train"]
+    assert not any("noise" in key for part in splits.values() for key in part)
+
+
+def test_speech_commands_takes_any_words(tree):
+    # yaml reads an unquoted off as False
+    splits, labels = prepare(tree, "SpeechCommands", words=[False, "up"])
+    assert labels == ["off", "up"]
+    assert {e["label"] for part in splits.values() for e in part.values()} == {
+        "off",
+        "up",
+    }
+    with pytest.raises(UserError, match="no folder for yes"):
+        prepare(tree, "SpeechCommands", words=["up", "yes"])
+
+
+def test_fluent_speech_commands_keeps_text_and_speaker(tree):
+    splits, labels = prepare(tree, "FluentSpeechCommands")
+    assert labels == ["activate lights none", "increase heat kitchen"]
+    entry = splits["test"]["wavs/speakers/f/test10.wav"]
+    assert entry["text"] == "Heat up, the kitchen"
+    assert (entry["label"], entry["speaker"]) == (labels[1], "f")
+
+
+@pytest.mark.parametrize("fold", range(1, 11))
+def test_iemocap_holds_a_session_out(tree, fold):
+    splits, _ = prepare(tree, "IEMOCAP", fold=fold)
+    session, tested = (fold + 1) // 2, "F" if fold % 2 else "M"
+    speakers = {n: {e["speaker"] for e in part.values()} for n, part in splits.items()}
+    other = "M" if tested == "F" else "F"
+    assert speakers["test"] == {f"Ses{session:02d}{tested}"}
+    assert speakers["valid"] == {f"Ses{session:02d}{other}"}
+    assert len(speakers["train"]) == 8
+    assert all(int(name[3:5]) != session for name in speakers["train"])
+    # hap and exc are one class; fru and xxx are left out
+    assert [len(splits[n]) for n in ("train", "valid", "test")] == [80, 10, 10]
+
+
+def test_esd_takes_english_speakers_and_others_by_knob(tree):
+    splits, labels = prepare(tree, "ESD", task="speaker")
+    assert labels == ["0011", "0012"]
+    assert all("/evaluation/" in e["wav"] for e in splits["valid"].values())
+    assert prepare(tree, "ESD", task="speaker", speakers=[1, "0012"])[1] == [
+        "0001",
+        "0012",
+    ]
+    with pytest.raises(UserError, match="does not hold the speaker 0005"):
+        prepare(tree, "ESD", speakers=[5])
+    with pytest.raises(UserError, match="task=age is none"):
+        prepare(tree, "ESD", task="age")
+
+
+def test_esd_without_part_folders_is_split_by_number(tmp_path):
+    for speaker in ("0011", "0012"):
+        for emotion in ("Happy", "Neutral"):
+            for number in range(1, 61):
+                path = tmp_path / speaker / emotion / f"{speaker}_{number:06d}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    splits, _ = prepare_function("ESD")(tmp_path)
+    numbers = {
+        name: {int(key[-6:]) for key in part if key.startswith("0011")}
+        for name, part in splits.items()
+    }
+    assert numbers["valid"] == set(range(1, 21))
+    assert numbers["test"] == set(range(21, 51))
+    assert numbers["train"] == set(range(51, 61))
+
+
+def test_meld_reads_films_or_sound_in_their_place(tree):
+    splits, labels = prepare(tree, "MELD")
+    assert labels == ["joy", "neutral"]
+    suffixes = {n: {e["wav"][-4:] for e in p.values()} for n, p in splits.items()}
+    assert suffixes == {"train": {".mp4"}, "valid": {".mp4"}, "test": {".wav"}}
+    assert splits["train"]["dia0_utt0"]["text"] == "Oh, no"
+
+
+def test_vctk_splits_each_speakers_sorted_utterances(tree):
+    splits, labels = prepare(tree, "VCTK")
+    assert labels == ["p225", "p280"]
+    for speaker in labels:
+        numbers = [
+            sorted(int(key.split("_")[1]) for key in part if key.startswith(speaker))
+            for part in splits.values()
+        ]
+        assert numbers == [list(range(1, 17)), [17, 18], [19, 20]]
+    # p280 has no second microphone
+    assert prepare(tree, "VCTK", microphone="mic2")[1] == ["p225"]
+
+
+def test_vctk_in_the_older_release(tmp_path):
+    for number in range(1, 12):
+        path = tmp_path / "wav48" / "p225" / f"p225_{number:03d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    splits, _ = prepare_function("VCTK")(tmp_path)
+    assert [len(splits[n]) for n in ("train", "valid", "test")] == [9, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "knobs", "words"),
+    [
+        ("UrbanSound8K", {"fold": 1}, "no metadata/UrbanSound8K.csv.*urbansound"),
+        ("SpeechCommands", {}, "no testing_list.txt.*tensorflow"),
+        ("FluentSpeechCommands", {}, "no data/train_data.csv.*fluent.ai"),
+        ("IEMOCAP", {"fold": 1}, "no Session1.*usc.edu"),
+        ("ESD", {}, "any English speaker.*hltsingapore"),
+        ("MELD", {}, "no train_sent_emo.csv.*affective-meld"),
+        ("VCTK", {}, "no wav48.*datashare.ed"),
+    ],
+)
+def test_a_wrong_folder_is_told_the_layout(tmp_path, recipe, knobs, words):
+    with pytest.raises(UserError, match=words):
+        prepare_function(recipe)(tmp_path, **knobs)
