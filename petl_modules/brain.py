@@ -53,18 +53,21 @@ class PetlBrain(sb.Brain):
         """The task's loss; keeps predictions when evaluating."""
         loss = self.task.loss(predictions, batch)
         if stage != sb.Stage.TRAIN:
-            self.check_loss_isfinite(loss)  # the very last step may have broken it
+            self.refuse_nan(loss, batch)  # the very last step may have broken it
             self.task.collect(predictions, batch)
         return loss
 
-    def check_loss_isfinite(self, loss):
+    def refuse_nan(self, loss, batch):
         """Stop at once: a loss that is NaN does not come back."""
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"The loss is not finite (NaN or infinite) at epoch "
-                f"{self.counter.current}, step {self.step}: lower lr or "
-                "max_grad_norm, or look at the data."
-            )
+        if torch.isfinite(loss):
+            return
+        shown = ", ".join(batch.id[:3])
+        more = f" and {len(batch.id) - 3} more" if len(batch.id) > 3 else ""
+        raise UserError(
+            f"The loss is not finite (NaN or infinite) at epoch "
+            f"{self.counter.current}, step {self.step}, with the clips {shown}{more}: "
+            "lower lr or max_grad_norm, or look at these clips."
+        )
 
     # Optimisation
 
@@ -102,7 +105,7 @@ class PetlBrain(sb.Brain):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            self.check_loss_isfinite(loss)
+            self.refuse_nan(loss, batch)
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()

@@ -1,6 +1,7 @@
 """A user's mistake ends in one clear sentence and a non-zero exit, no traceback."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -87,6 +88,7 @@ def test_a_loss_that_is_not_finite(refused, esc50_folder, tmp_path):
     given = (f"--data_folder={esc50_folder}", f"--output_folder={tmp_path}")
     sentence = refused("ESC50", *given, "--fold=1", "--lr=1e30", "--batch_size=4")
     assert "not finite" in sentence and "lower lr" in sentence
+    assert re.search(r"with the clips (\d-\d-A-\d(, | and 1 more)){3}", sentence)
 
 
 @pytest.mark.parametrize(
