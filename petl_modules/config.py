@@ -211,7 +211,8 @@ def with_method_defaults(config):
     for other in config["method_defaults"]:
         method_entry(other)  # a misspelt name would be passed over
     own = dict(config["method_defaults"].get(name) or {})
-    values = {"lr": entry["lr"], **entry["knobs"], **own}
+    lr = "lr_after_head_start" if config["head_start_epochs"] else "lr"
+    values = {"lr": entry[lr], **entry["knobs"], **own}
     for key, value in values.items():
         if key not in config.tree:
             raise UserError(f"method_defaults of {name} names the unknown key {key}.")

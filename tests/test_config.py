@@ -243,3 +243,12 @@ def test_a_linear_probe_on_esc50_does_not_mask_unless_told_to():
 def test_checkpoints_by_steps_turn_those_by_minutes_off():
     config = load_config(ESC50, ["--ckpt_interval_steps=5"])
     assert (config["ckpt_interval_steps"], config["ckpt_interval_minutes"]) == (5, 0)
+
+
+def test_steps_are_gentle_after_a_head_start(recipe):
+    path = recipe("recipe: Own\n")
+    entry = method_table()["bottleneck"]
+    fresh = load_config(path, ["--method=bottleneck"])
+    started = load_config(path, ["--method=bottleneck", "--head_start_epochs=5"])
+    assert (fresh["lr"], started["lr"]) == (entry["lr"], entry["lr_after_head_start"])
+    assert started["lr"] < fresh["lr"]
