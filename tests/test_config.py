@@ -235,8 +235,11 @@ def test_every_method_has_its_own_learning_rate(recipe, method):
     assert config["lr"] == 0.5
 
 
-def test_a_linear_probe_on_esc50_does_not_mask_unless_told_to():
-    linear = load_config(ESC50, ["--method=linear", "--spec_augment_freq=9"])
+def test_a_linear_probe_does_not_mask_unless_told_to():
+    path = ROOT / "recipes" / "UrbanSound8K" / "hparams" / "adapter.yaml"
+    masks = load_config(path, ["--method=bottleneck"])
+    assert (masks["spec_augment_freq"], masks["spec_augment_time"]) == (24, 80)
+    linear = load_config(path, ["--method=linear", "--spec_augment_freq=9"])
     assert (linear["spec_augment_freq"], linear["spec_augment_time"]) == (9, 0)
 
 
