@@ -83,6 +83,9 @@ AT_MOST = {
     "dropout": 1,
     "prompt_dropout": 1,
     "seed": 2**32 - 1,  # numpy's
+    "lr": 1e30,  # the largest steps that float32 holds
+    "head_start_lr": 1e30,
+    "weight_decay": 1e6,
 }
 
 

@@ -107,7 +107,13 @@ def run_folds(prepare, config):
 def run_one(prepare, config, folder, show_table):
     """Train and test one fold, or go on with it; returns its results."""
     prepared = on_main(manifests, prepare, config, folder / "data")
-    config = config.replace(num_classes=len(prepared.labels))
+    classes = len(prepared.labels)
+    if "num_classes" in config.given and config["num_classes"] != classes:
+        raise UserError(
+            f"num_classes={config['num_classes']}, but the data has {classes} classes: "
+            "a run counts them itself."
+        )
+    config = config.replace(num_classes=classes)
     built = config.build()
     model, head = built["model"], built["head"]
     folder.mkdir(parents=True, exist_ok=True)

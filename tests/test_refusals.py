@@ -71,6 +71,7 @@ def test_wrong_settings_of_good_data(refused, esc50_folder, tmp_path):
     for arguments, words in (
         (["--fold=6"], "fold=6"),
         (["--few_shot=1000"], "few_shot=1000"),
+        (["--num_classes=5"], "the data has 2 classes"),
         (["--layers=[7]"], "layers=[7]"),
         (["--site=attention"], "choose mhsa"),
         (["--position=before"], "placement=sequential"),

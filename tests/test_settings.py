@@ -24,6 +24,7 @@ def refused(path, *arguments):
         ("--number_of_epochs=", "number_of_epochs must have a value"),
         ("--output_folder=", "output_folder must have a value"),
         ("--lr=.inf", "finite"),
+        ("--lr=1e38", "from 0 to"),
         ("--lr=.nan", "finite"),
         ("--weight_decay=-1", "0 or more"),
         ("--spec_augment_time=-1", "0 or more"),
