@@ -55,7 +55,7 @@ def test_what_cannot_be_reported_is_said(tmp_path):
     with pytest.raises(UserError, match=r"no results\.json"):
         report(tmp_path)
     path = write(tmp_path, "lora", 1, 0.5)
-    with pytest.raises(UserError, match="no metric recall .*, but accuracy"):
+    with pytest.raises(UserError, match=r"no metric recall .*, but accuracy"):
         report(tmp_path, "recall")
     path.write_text(path.read_text()[:40])
     command = [sys.executable, "-m", "petl_modules.report", str(tmp_path)]
