@@ -116,13 +116,12 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     return Prepared(**paths, labels=list(labels), broken=broken)
 
 
-def make_dataset(manifest, labels, sample_rate, max_duration=None, cache_mib=1024):
+def make_dataset(manifest, sample_rate, max_duration=None, cache_mib=1024):
     """A SpeechBrain data set of one manifest.
 
     Arguments
     ---------
     manifest : str or Path
-    labels : list of str
     sample_rate : int
         Hz; clips are resampled to it and mixed to mono.
     max_duration : float or None
@@ -135,14 +134,8 @@ def make_dataset(manifest, labels, sample_rate, max_duration=None, cache_mib=102
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
-        With id, wav, label, label_index, and sig: `(samples,)`.
-
-    Raises
-    ------
-    UserError
-        If a clip has a label that is not among `labels`.
+        With id, wav, and sig: `(samples,)`; a task adds its targets.
     """
-    index = {label: i for i, label in enumerate(labels)}
     samples = None if max_duration is None else round(max_duration * sample_rate)
     memory, room = {}, [cache_mib * 2**20]
 
@@ -156,21 +149,11 @@ def make_dataset(manifest, labels, sample_rate, max_duration=None, cache_mib=102
             room[0] -= size
         return clip
 
-    dataset = sb.dataio.dataset.DynamicItemDataset.from_json(
+    return sb.dataio.dataset.DynamicItemDataset.from_json(
         manifest,
-        dynamic_items=[
-            {"func": sig, "takes": "wav", "provides": "sig"},
-            {"func": index.get, "takes": "label", "provides": "label_index"},
-        ],
-        output_keys=["id", "wav", "sig", "label_index"],
+        dynamic_items=[{"func": sig, "takes": "wav", "provides": "sig"}],
+        output_keys=["id", "wav", "sig"],
     )
-    for key, entry in dataset.data.items():
-        if entry["label"] not in index:
-            raise UserError(
-                f"The label {entry['label']} of the clip {key} in {manifest} is none "
-                f"of the classes: {', '.join(labels)}."
-            )
-    return dataset
 
 
 def read_clip(path, sample_rate):

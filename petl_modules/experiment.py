@@ -31,7 +31,6 @@ from petl_modules.feature_cache import cached_features
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
 from petl_modules.task_model import TaskModel
-from petl_modules.tasks import Classification
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +227,7 @@ def make_brain(built, prepared, folder):
         TensorboardLogger(str(folder / "tensorboard")),
     ]
     return PetlBrain(
-        task=Classification(prepared.labels, built["label_smoothing"], built["metric"]),
+        task=built["objective"](prepared.labels),
         task_model=TaskModel(built["model"], built["head"]),
         counter=EpochCounterWithStopper(
             built["number_of_epochs"], patience, limit_warmup=0, direction="min"
@@ -249,11 +248,12 @@ def datasets(built, prepared, brain):
     for split in ("train", "valid", "test"):
         sets[split] = make_dataset(
             getattr(prepared, split),
-            prepared.labels,
             model.backbone.sample_rate,
             built["max_duration"],
             built["audio_cache_mib"],
         )
+        brain.task.add_targets(sets[split])
+        sets[split].set_output_keys(["id", "wav", "sig", brain.task.target])
         if use_cache:
             known = cached_features(
                 Path(built["output_folder"]) / "feature_cache",
@@ -265,7 +265,7 @@ def datasets(built, prepared, brain):
                 progress=not built["noprogressbar"],
             )
             sets[split].add_dynamic_item(known.get, takes="wav", provides="features")
-            sets[split].set_output_keys(["id", "features", "label_index"])
+            sets[split].set_output_keys(["id", "features", brain.task.target])
     return sets
 
 

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 
+from petl_modules.errors import UserError
 from petl_modules.tasks import Classification
 
 LABELS = ["ant", "bee", "café, noisy"]
@@ -82,3 +84,32 @@ def test_a_class_without_clips_is_drawn(tmp_path):
     task.collect(torch.tensor([[0.0, 1.0, 0.0]]), batch)
     task.write(tmp_path)
     assert (tmp_path / "confusion_matrix.png").stat().st_size > 1000
+
+
+# Targets
+
+
+@pytest.fixture
+def dataset():
+    rows = {
+        key: {"label": label} for key, label in zip("xy", LABELS[1::-1], strict=True)
+    }
+    return DynamicItemDataset(rows)
+
+
+def test_targets_are_the_places_of_the_labels(task, dataset):
+    task.add_targets(dataset)
+    dataset.set_output_keys(["id", task.target])
+    assert {row["id"]: row["label_index"] for row in dataset} == {"x": 1, "y": 0}
+
+
+def test_a_label_that_is_no_class_is_refused(dataset):
+    with pytest.raises(UserError, match=r"label bee of the clip x .*classes: ant"):
+        Classification(["ant"]).add_targets(dataset)
+
+
+def test_the_metric_that_chooses_the_epoch_is_a_knob():
+    metrics = {"accuracy": 0.5, "weighted_f1": 0.75}
+    assert Classification(LABELS, metric="weighted_f1").error(metrics, 0.0) == 0.25
+    with pytest.raises(UserError, match="metric=wer is unknown"):
+        Classification(LABELS, metric="wer")

@@ -1,4 +1,4 @@
-"""What differs by task: targets, loss, metrics, and what is left for a person."""
+"""One label per clip."""
 
 import csv
 
@@ -15,7 +15,7 @@ from sklearn.metrics import (
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from petl_modules.errors import one_of
+from petl_modules.errors import UserError, one_of
 
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
 
@@ -34,11 +34,29 @@ class Classification:
     """
 
     name = "classification"
+    target = "label_index"
 
     def __init__(self, labels, label_smoothing=0.0, metric="accuracy"):
         self.labels = list(labels)
         self.label_smoothing = label_smoothing
         self.metric = one_of("metric", metric, METRICS)
+
+    def add_targets(self, dataset):
+        """Give a data set the item that `loss` reads.
+
+        Raises
+        ------
+        UserError
+            If a clip has a label that is none of the classes.
+        """
+        index = {label: i for i, label in enumerate(self.labels)}
+        for key, entry in dataset.data.items():
+            if entry["label"] not in index:
+                raise UserError(
+                    f"The label {entry['label']} of the clip {key} is none of the "
+                    f"classes: {', '.join(self.labels)}."
+                )
+        dataset.add_dynamic_item(index.get, takes="label", provides=self.target)
 
     def loss(self, logits, batch):
         """Cross-entropy; `logits` is `(batch, classes)`."""

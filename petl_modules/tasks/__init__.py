@@ -1,0 +1,5 @@
+"""What differs by task: targets, loss, metrics, and what is left for a person."""
+
+from petl_modules.tasks.classification import Classification
+
+__all__ = ["Classification"]
