@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from petl_modules.adapted import AdaptedModel, check_same_tensors
 from petl_modules.backbones import load_backbone
 from petl_modules.errors import UserError
-from petl_modules.heads import ClassificationHead
+from petl_modules.heads import HEADS
 from petl_modules.methods import make_method
 
 FORMAT = 1
@@ -27,7 +27,8 @@ def save_adapter(folder, model, head, info):
     folder : str or Path
         Made if need be.
     model : AdaptedModel
-    head : ClassificationHead
+    head : torch.nn.Module
+        Of `petl_modules.heads`.
     info : dict
         JSON-able facts for whoever uses the adapter: labels, recipe, metrics.
     """
@@ -46,7 +47,7 @@ def save_adapter(folder, model, head, info):
             "max_duration": backbone.max_duration,
             "preprocessing": backbone.preprocessing,
         },
-        "head": head.settings,
+        "head": {"type": type(head).__name__, **head.settings},
         "sample_rate": backbone.sample_rate,
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "info": info,
@@ -74,7 +75,7 @@ def load_adapter(folder, backbone=None, source=None):
     Returns
     -------
     model : AdaptedModel
-    head : ClassificationHead
+    head : torch.nn.Module
         Both in eval mode.
     info : dict
         What `save_adapter` was given.
@@ -95,7 +96,8 @@ def load_adapter(folder, backbone=None, source=None):
     refuse_other_backbone(backbone, made_for, folder)
     methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
     model = AdaptedModel(backbone, methods)
-    head = ClassificationHead(**settings["head"])
+    head_settings = dict(settings["head"])
+    head = HEADS[head_settings.pop("type")](**head_settings)
     expected = {**model.trained_state(), **head_state(head)}
     check_same_tensors(expected, tensors, f"the adapter file {folder / TENSORS}")
     model.load_trained_state(

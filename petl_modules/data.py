@@ -73,9 +73,10 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     save_folder : str or Path
         Where the manifests go.
     splits : dict
-        `{"train": {id: {wav, label, ...}}, "valid": ..., "test": ...}`.
+        `{"train": {id: {wav, label, ...}}, "valid": ..., "test": ...}`; entries of
+        sequence tasks have a text instead of a label.
     labels : list of str
-        All classes, in the order of their indices.
+        All classes or symbols, in the order of their indices.
     shots : int or None
         Training clips per class, drawn with the seed from those that can be read.
     seed : int
@@ -101,9 +102,9 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     said = read_marker(marker)
     if said.get("key") == key and all(path.exists() for path in paths.values()):
         return Prepared(**paths, labels=said["labels"], broken=said["broken"])
-    check_labels(splits, labels)
+    check_splits(splits, labels)
     splits, broken = checked(splits, skip_broken)
-    check_labels(splits, labels)
+    check_splits(splits, labels)
     splits["train"] = few_shot(splits["train"], shots, seed)
     folder.mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)
@@ -181,6 +182,8 @@ def few_shot(entries, count, seed):
         return entries
     classes = defaultdict(list)
     for key in sorted(entries):
+        if "label" not in entries[key]:
+            raise UserError(f"few_shot={count} draws from classes; here are texts.")
         classes[entries[key]["label"]].append(key)
     short = [label for label, keys in classes.items() if len(keys) < count]
     if short or count < 1:
@@ -419,7 +422,7 @@ def decode(path):
     return audio.mean(0), rate
 
 
-def check_labels(splits, labels):
+def check_splits(splits, labels):
     """Raise a UserError for splits that nothing can be learnt from."""
     if len(labels) < 2:
         raise UserError(
@@ -429,6 +432,12 @@ def check_labels(splits, labels):
     for name in SPLITS:
         if not splits[name]:
             raise UserError(f"The {name} split has no clips.")
+    if all("label" in entry for entry in splits["train"].values()):
+        check_labels(splits, labels)
+
+
+def check_labels(splits, labels):
+    """Raise a UserError for a class that training or nothing else sees."""
     seen = {entry["label"] for entry in splits["train"].values()}
     for name in ("valid", "test"):
         for key, entry in sorted(splits[name].items()):

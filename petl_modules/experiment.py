@@ -205,8 +205,8 @@ def give_head_start(config, prepared, folder, model, head):
     folder.mkdir(parents=True, exist_ok=True)
     brain, sets = trained(probe, prepared, folder)
     brain.evaluate(sets["valid"], min_key="error", test_loader_kwargs=loader(probe))
-    accuracy = brain.metrics["accuracy"]
-    logger.info("Head start: a linear probe with valid accuracy %.4f.", accuracy)
+    reached = brain.task.metric, brain.metrics[brain.task.metric]
+    logger.info("Head start: a linear probe with valid %s %.4f.", *reached)
     head.load_state_dict(probe["head"].state_dict())
     norm = model.points.last_norm
     norm.load_state_dict(probe["model"].points.last_norm.state_dict())
@@ -241,32 +241,71 @@ def make_brain(built, prepared, folder):
 
 def datasets(built, prepared, brain):
     """The data sets by split; with cached features where nothing below trains."""
-    model, head = built["model"], built["head"]
-    augmented = built["spec_augment_freq"] or built["spec_augment_time"]
-    use_cache = built["feature_cache"] and model.frozen_below_head and not augmented
     sets = {}
     for split in ("train", "valid", "test"):
         sets[split] = make_dataset(
             getattr(prepared, split),
-            model.backbone.sample_rate,
-            built["max_duration"],
+            built["model"].backbone.sample_rate,
+            built["max_duration"] if brain.task.cuts else None,
             built["audio_cache_mib"],
         )
         brain.task.add_targets(sets[split])
-        sets[split].set_output_keys(["id", "wav", "sig", brain.task.target])
-        if use_cache:
-            known = cached_features(
-                Path(built["output_folder"]) / "feature_cache",
-                model.to(brain.device),
-                head,
-                sets[split],
-                built["batch_size"],
-                brain.device,
-                progress=not built["noprogressbar"],
-            )
-            sets[split].add_dynamic_item(known.get, takes="wav", provides="features")
-            sets[split].set_output_keys(["id", "features", brain.task.target])
+    if not brain.task.cuts:
+        sets["train"] = fitting(sets["train"], built, brain.task)
+    for dataset in sets.values():
+        dataset.set_output_keys(["id", "wav", "sig", brain.task.target])
+        if may_cache(built):
+            add_cached_features(dataset, built, brain)
     return sets
+
+
+def fitting(dataset, built, task):
+    """The clips that are not too long, and long enough for their text."""
+    longest = built["max_duration"] or float("inf")
+    backbone, left_out = built["model"].backbone, []
+    for key, entry in dataset.data.items():
+        samples = torch.tensor(round(entry["duration"] * backbone.sample_rate))
+        fits = task.fits(entry["text"], int(backbone.steps(samples)))
+        if entry["duration"] > longest or not fits:
+            left_out.append(key)
+    if not left_out:
+        return dataset
+    logger.warning(
+        "Left out of training, longer than max_duration or shorter than their text "
+        "needs: %d of %d clips, such as %s.",
+        len(left_out),
+        len(dataset),
+        left_out[0],
+    )
+    if len(left_out) == len(dataset):
+        raise UserError("No training clip fits its text: is max_duration too small?")
+    gone = set(left_out)
+    return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
+
+
+def may_cache(built):
+    """Whether the features of a clip stay the same through training."""
+    model, head = built["model"], built["head"]
+    augmented = built["spec_augment_freq"] or built["spec_augment_time"]
+    pooled = head.pooling is not None
+    return (
+        built["feature_cache"] and model.frozen_below_head and pooled and not augmented
+    )
+
+
+def add_cached_features(dataset, built, brain):
+    """Let a data set give the head's features in the place of sound."""
+    known = cached_features(
+        Path(built["output_folder"]) / "feature_cache",
+        built["model"].to(brain.device),
+        built["head"],
+        dataset,
+        built["batch_size"],
+        brain.device,
+        progress=not built["noprogressbar"],
+    )
+    dataset.add_dynamic_item(known.get, takes="wav", provides="features")
+    dataset.set_output_keys(["id", "features", brain.task.target])
 
 
 def finished(config, folder):

@@ -98,3 +98,65 @@ class ClassificationHead(nn.Module):
                 "prompts needs method=prompt."
             )
         return start, stop
+
+
+class CTCHead(nn.Module):
+    """Scores of every symbol at every step of time, from the last layer or a learned
+    softmax-weighted sum of all.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the tokens.
+    num_classes : int
+        Symbols, the blank among them.
+    weighted_sum : bool
+    num_layers : int or None
+        Transformer layers of the backbone, for `weighted_sum`.
+    projector_size : int or None
+        Size of a linear projection before the classifier.
+    dropout : float
+        Before the classifier.
+    """
+
+    pooling = None  # nothing is: features are not cached
+
+    def __init__(
+        self,
+        hidden_size,
+        num_classes,
+        weighted_sum=False,
+        num_layers=None,
+        projector_size=None,
+        dropout=0.0,
+    ):
+        super().__init__()
+        self.settings = {
+            "hidden_size": hidden_size,
+            "num_classes": num_classes,
+            "weighted_sum": weighted_sum,
+            "num_layers": num_layers,
+            "projector_size": projector_size,
+            "dropout": dropout,
+        }
+        self.weighted_sum = weighted_sum
+        if weighted_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(num_layers + 1))
+        self.projector = None
+        if projector_size:
+            self.projector = nn.Linear(hidden_size, projector_size)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(projector_size or hidden_size, num_classes)
+
+    def forward(self, tokens):
+        """`Tokens` to logits `(batch, steps, symbols)` and valid steps `(batch,)`."""
+        hidden, counts = tokens.in_time()
+        if self.weighted_sum:
+            layers = torch.stack([layer.in_time()[0] for layer in tokens.layers], -1)
+            hidden = layers @ self.layer_weights.softmax(0)
+        if self.projector is not None:
+            hidden = self.projector(hidden)
+        return self.linear(self.dropout(hidden)), counts
+
+
+HEADS = {head.__name__: head for head in (ClassificationHead, CTCHead)}

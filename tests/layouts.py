@@ -27,12 +27,12 @@ class Recordings:
     def __init__(self, root):
         self.root, self.formats = root, itertools.cycle(FORMATS)
 
-    def write(self, name, pitch=0, channels=1, **options):
+    def write(self, name, pitch=0, channels=1, seconds=0.25, **options):
         """A tone whose frequency hangs on `pitch`."""
         options = {"channels": channels, **next(self.formats), **options}
         channels = options.pop("channels")
         path = self.root / name
-        tone(path, 300 * 2 ** (pitch % 7 / 2), 0.25, seed=pitch, **options)
+        tone(path, 300 * 2 ** (pitch % 7 / 2), seconds, seed=pitch, **options)
         if channels > 1:
             audio, rate = soundfile.read(path)
             soundfile.write(path, np.stack([audio] * channels, 1), rate)
@@ -243,3 +243,27 @@ def vctk(root):
                 name = f"{speaker}/{speaker}_{number:03d}_mic{mic}.flac"
                 recordings.write(f"wav48_silence_trimmed/{name}", 3 * place)
     recordings.write_empty("wav48_silence_trimmed/p225/p225_003_mic1.flac")
+
+
+def librispeech(root):
+    """Three sets of utterances of two words, a lexicon with stress marks and without
+    one of the words."""
+    recordings = Recordings(root)
+    words = {"ABBA": "AE1 B AH0", "BEE": "B IY1"}
+    recordings.write_lines(
+        "librispeech-lexicon.txt",
+        ["ABBA\tAE1 B AH0", "ABBA\tAA1 B AH0", "BEE\tB IY1", "COO\tK UW1"],
+    )
+    counts = {"train-clean-100": 6, "dev-clean": 2, "test-clean": 2}
+    for speaker, (part, count) in enumerate(counts.items(), start=10):
+        home, lines = f"{part}/{speaker}/{speaker}00", []
+        for i in range(count):
+            key = f"{speaker}-{speaker}00-{i:04d}"
+            text = list(words)[i % 2]
+            recordings.write(f"{home}/{key}.flac", 3 * (i % 2), seconds=0.8)
+            lines.append(f"{key} {text}")
+        lines.append(f"{speaker}-{speaker}00-{count:04d} BEE ZULU")
+        recordings.write_lines(f"{home}/{speaker}-{speaker}00.trans.txt", lines)
+    home = "train-clean-100/10/1000"
+    recordings.write_empty(f"{home}/10-1000-0005.flac")
+    (root / home / "10-1000-0004.flac").unlink()

@@ -14,8 +14,8 @@ HEADER = "filename,fold,target,category,esc10,src_file,take"
 CLASSES = {0: "dog", 1: "rooster", 7: "can_opening"}
 
 
-def prepare_function(recipe):
-    name = f"prepare_{recipe.lower()}"
+def prepare_function(recipe, name=None):
+    name = name or f"prepare_{recipe.lower()}"
     path = ROOT / "recipes" / recipe / f"{recipe.lower()}_prepare.py"
     spec = importlib.util.spec_from_file_location(f"{name}_under_test", path)
     module = importlib.util.module_from_spec(spec)

@@ -160,3 +160,26 @@ def test_vctk_in_the_older_release(tmp_path):
 def test_a_wrong_folder_is_told_the_layout(tmp_path, recipe, knobs, words):
     with pytest.raises(UserError, match=words):
         prepare_function(recipe)(tmp_path, **knobs)
+
+
+LIBRISPEECH = {
+    "train_sets": ["train-clean-100"],
+    "valid_set": "dev-clean",
+    "test_set": "test-clean",
+}
+
+
+def test_librispeech_phones_have_no_stress(tree, caplog):
+    prepare = prepare_function("LibriSpeech", "prepare_phonemes")
+    splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH)
+    assert labels == ["<blank>", "AE", "AH", "B", "IY", "K", "UW"]
+    texts = [splits["valid"][f"11-1100-{i:04d}"]["text"] for i in range(2)]
+    assert texts == ["AE B AH", "B IY"]
+    assert [len(splits[n]) for n in ("train", "valid", "test")] == [6, 2, 2]
+    # the utterance with an unknown word is left out, and said so
+    assert "Left out of train-clean-100: 1 of 7 utterances" in caplog.text
+    assert "such as ZULU" in caplog.text
+    with pytest.raises(UserError, match="no test-other"):
+        prepare(tree("LibriSpeech"), **{**LIBRISPEECH, "test_set": "test-other"})
+    with pytest.raises(UserError, match=r"gone\.txt is missing"):
+        prepare(tree("LibriSpeech"), **LIBRISPEECH, lexicon="gone.txt")

@@ -50,6 +50,9 @@ class ASTBackbone(Backbone):
         config = self.model.config
         return (frames - config.patch_size).clamp(min=0) // config.time_stride + 1
 
+    def steps(self, samples):
+        return self.time_tokens(self.filterbank.frames(samples))
+
     def embed(self, wavs, counts):
         wavs = wavs[:, : int(counts.max())]
         bank = self.filterbank
@@ -73,13 +76,14 @@ class ASTBackbone(Backbone):
         positions = embeddings.position_embeddings
         table = positions[:, 2:].unflatten(1, self.grid)[:, :, :time].flatten(1, 2)
         hidden = patches.flatten(2).transpose(1, 2) + table
-        inside = valid(self.time_tokens(bank.frames(counts)), time)
+        inside = valid(self.steps(counts), time)
         inside = inside.unsqueeze(1).expand(-1, self.grid[0], -1).flatten(1)
         hidden, inside = valid_first(hidden, inside)
         special = torch.cat([embeddings.cls_token, embeddings.distillation_token], 1)
         special = (special + positions[:, :2]).expand(len(hidden), -1, -1)
         hidden = embeddings.dropout(torch.cat([special, hidden], 1))
-        return Tokens(hidden, F.pad(inside, (2, 0), value=True), special=2)
+        inside = F.pad(inside, (2, 0), value=True)
+        return Tokens(hidden, inside, special=2, bands=self.grid[0])
 
 
 def valid_first(hidden, mask):

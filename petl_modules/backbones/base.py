@@ -23,6 +23,9 @@ class Tokens:
         `(batch, tokens)`, True for valid tokens.
     special, prompts : int
         Number of leading tokens of each kind.
+    bands : int
+        Frequency bands that the sound's tokens have for each step of time, one band
+        after the other; AST has several.
     layers : tuple of Tokens or None
         The input of the first layer and the output of every layer, the last one
         normalised, if they were asked for.
@@ -32,7 +35,24 @@ class Tokens:
     mask: torch.Tensor
     special: int = 0
     prompts: int = 0
+    bands: int = 1
     layers: tuple = field(default=None, repr=False)
+
+    def in_time(self):
+        """The sound's tokens by time, bands averaged: hidden states `(batch, steps,
+        hidden)` and the numbers of valid steps `(batch,)`."""
+        start = self.special + self.prompts
+        hidden, counts = self.hidden[:, start:], self.mask[:, start:].sum(1)
+        if self.bands == 1:
+            return hidden, counts
+        counts = counts // self.bands
+        # a clip's bands follow one another without the batch's padding between them
+        places = torch.arange(int(counts.max()), device=hidden.device)
+        offsets = torch.arange(self.bands, device=hidden.device).unsqueeze(1)
+        index = offsets * counts.view(-1, 1, 1) + places
+        index = index.clamp(max=hidden.shape[1] - 1).flatten(1).unsqueeze(-1)
+        bands = hidden.gather(1, index.expand(-1, -1, hidden.shape[-1]))
+        return bands.unflatten(1, (self.bands, -1)).mean(1), counts
 
 
 class Backbone(nn.Module):
@@ -83,6 +103,11 @@ class Backbone(nn.Module):
     def embed(self, wavs, wav_lens):
         """Waveforms `(batch, samples)` and lengths in samples `(batch,)` to the
         `Tokens` that enter the first layer."""
+        raise NotImplementedError
+
+    def steps(self, samples):
+        """Steps of time that clips of so many samples have, a tensor of whole
+        numbers."""
         raise NotImplementedError
 
     def run_layer(self, layer, hidden, attention_mask, state):

@@ -40,6 +40,13 @@ class WaveformBackbone(Backbone):
         )
         self.stable = stable
 
+    def steps(self, samples):
+        counts = samples.clamp(min=self.receptive_field())
+        config = self.model.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            counts = (counts - kernel) // stride + 1
+        return counts
+
     def embed(self, wavs, counts):
         # Clips that are shorter than one token's reach end in silence
         receptive = self.receptive_field()

@@ -36,16 +36,20 @@ class WhisperBackbone(Backbone):
         )
         filters = torch.tensor(extractor.mel_filters, dtype=torch.float32)
         self.log_mel = WhisperLogMel(filters, extractor.n_fft, extractor.hop_length)
+        self.token_samples = extractor.hop_length * FRAMES_PER_TOKEN
+
+    def steps(self, samples):
+        return (samples + self.token_samples - 1) // self.token_samples
 
     def embed(self, wavs, counts):
-        token_samples = self.log_mel.hop_length * FRAMES_PER_TOKEN
-        lengths = (counts + token_samples - 1) // token_samples
+        lengths = self.steps(counts)
         time = int(lengths.max())
         model = self.model
         if time > model.config.max_source_positions:
+            seconds = time * self.token_samples / self.sample_rate
             raise UserError(
-                f"A clip of {time * token_samples / self.sample_rate:.1f} s is longer "
-                "than Whisper's 30 s: set max_duration=30 to cut clips."
+                f"A clip of {seconds:.1f} s is longer than Whisper's 30 s: set "
+                "max_duration=30 to cut clips."
             )
         # One token more than needed: the convolutions then read silence after the
         # longest clip, as they do after the shorter ones and in Whisper's own 30 s.

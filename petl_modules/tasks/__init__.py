@@ -1,5 +1,6 @@
 """What differs by task: targets, loss, metrics, and what is left for a person."""
 
 from petl_modules.tasks.classification import Classification
+from petl_modules.tasks.ctc import CTC
 
-__all__ = ["Classification"]
+__all__ = ["CTC", "Classification"]

@@ -35,6 +35,7 @@ class Classification:
 
     name = "classification"
     target = "label_index"
+    cuts = True  # a clip's label holds for its beginning too
 
     def __init__(self, labels, label_smoothing=0.0, metric="accuracy"):
         self.labels = list(labels)
