@@ -24,10 +24,10 @@ from petl_modules.brain import PetlBrain
 from petl_modules.checkpointer import WholeCheckpointer
 from petl_modules.config import load_config, refuse_unread
 from petl_modules.console import quiet, refusing
-from petl_modules.data import make_dataset, make_manifests, write_json, write_text
+from petl_modules.data import make_manifests, write_json, write_text
+from petl_modules.datasets import make_datasets
 from petl_modules.describe import counts, table
 from petl_modules.errors import UserError
-from petl_modules.feature_cache import cached_features
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
 from petl_modules.task_model import TaskModel
@@ -173,7 +173,7 @@ def trained(built, prepared, folder):
     """Train, or go on with it; returns the Brain and the data sets."""
     brain = make_brain(built, prepared, folder)
     reset_peak_memory(brain.device)
-    sets = datasets(built, prepared, brain)
+    sets = make_datasets(built, prepared, brain.task, brain.device)
     train = brain.make_dataloader(
         sets["train"], sb.Stage.TRAIN, shuffle=True, **loader(built)
     )
@@ -237,75 +237,6 @@ def make_brain(built, prepared, folder):
         opt_class=built["opt_class"],
         checkpointer=WholeCheckpointer(folder / CHECKPOINTS),
     )
-
-
-def datasets(built, prepared, brain):
-    """The data sets by split; with cached features where nothing below trains."""
-    sets = {}
-    for split in ("train", "valid", "test"):
-        sets[split] = make_dataset(
-            getattr(prepared, split),
-            built["model"].backbone.sample_rate,
-            built["max_duration"] if brain.task.cuts else None,
-            built["audio_cache_mib"],
-        )
-        brain.task.add_targets(sets[split])
-    if not brain.task.cuts:
-        sets["train"] = fitting(sets["train"], built, brain.task)
-    for dataset in sets.values():
-        dataset.set_output_keys(["id", "wav", "sig", brain.task.target])
-        if may_cache(built):
-            add_cached_features(dataset, built, brain)
-    return sets
-
-
-def fitting(dataset, built, task):
-    """The clips that are not too long, and long enough for their text."""
-    longest = built["max_duration"] or float("inf")
-    backbone, left_out = built["model"].backbone, []
-    for key, entry in dataset.data.items():
-        samples = torch.tensor(round(entry["duration"] * backbone.sample_rate))
-        fits = task.fits(entry["text"], int(backbone.steps(samples)))
-        if entry["duration"] > longest or not fits:
-            left_out.append(key)
-    if not left_out:
-        return dataset
-    logger.warning(
-        "Left out of training, longer than max_duration or shorter than their text "
-        "needs: %d of %d clips, such as %s.",
-        len(left_out),
-        len(dataset),
-        left_out[0],
-    )
-    if len(left_out) == len(dataset):
-        raise UserError("No training clip fits its text: is max_duration too small?")
-    gone = set(left_out)
-    return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
-
-
-def may_cache(built):
-    """Whether the features of a clip stay the same through training."""
-    model, head = built["model"], built["head"]
-    augmented = built["spec_augment_freq"] or built["spec_augment_time"]
-    pooled = head.pooling is not None
-    return (
-        built["feature_cache"] and model.frozen_below_head and pooled and not augmented
-    )
-
-
-def add_cached_features(dataset, built, brain):
-    """Let a data set give the head's features in the place of sound."""
-    known = cached_features(
-        Path(built["output_folder"]) / "feature_cache",
-        built["model"].to(brain.device),
-        built["head"],
-        dataset,
-        built["batch_size"],
-        brain.device,
-        progress=not built["noprogressbar"],
-    )
-    dataset.add_dynamic_item(known.get, takes="wav", provides="features")
-    dataset.set_output_keys(["id", "features", brain.task.target])
 
 
 def finished(config, folder):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.splits import split_off
 from petl_modules.synthetic import write_sound_folder
 
 logger = logging.getLogger("petl_modules.recipes.audiofolder")
@@ -84,7 +85,7 @@ def prepare_audiofolder(
                 f"{name}_fraction={fraction} must be above 0, and leave clips to "
                 "train on."
             )
-        rest, part = data.split_off(splits["train"], fraction / share, seed, name)
+        rest, part = split_off(splits["train"], fraction / share, seed, name)
         splits["train"], splits[name] = rest, part
         share -= fraction
     return splits, labels

@@ -2,6 +2,7 @@
 
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.splits import split_off
 
 FOLDS = tuple(range(1, 11))
 COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")
@@ -60,6 +61,6 @@ def prepare_urbansound8k(data_folder, fold, valid_fraction=0.1, seed=0):
             "label": row["class"],
             "group": row["fsID"],
         }
-    train, valid = data.split_off(sides["train"], valid_fraction, seed, "valid")
+    train, valid = split_off(sides["train"], valid_fraction, seed, "valid")
     splits = {"train": train, "valid": valid, "test": sides["test"]}
     return splits, [classes[number] for number in sorted(classes)]

@@ -1,0 +1,103 @@
+"""From manifests to what a task reads: sound or cached features, and targets."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from petl_modules.data import make_dataset
+from petl_modules.errors import UserError
+from petl_modules.feature_cache import cached_features
+
+logger = logging.getLogger(__name__)
+
+
+def make_datasets(built, prepared, task, device):
+    """The data sets of a run, by split.
+
+    Arguments
+    ---------
+    built : dict
+        A built config.
+    prepared : petl_modules.data.Prepared
+    task : object
+        Of `petl_modules.tasks`.
+    device : str or torch.device
+        Where features are computed.
+
+    Returns
+    -------
+    dict
+        `{train, valid, test}` with id, wav, sig (or features, where they are cached)
+        and the task's target.
+
+    Raises
+    ------
+    UserError
+        For a target that the task does not know, or if nothing is left to train on.
+    """
+    sets = {}
+    for split in ("train", "valid", "test"):
+        sets[split] = make_dataset(
+            getattr(prepared, split),
+            built["model"].backbone.sample_rate,
+            built["max_duration"] if task.cuts else None,
+            built["audio_cache_mib"],
+        )
+        task.add_targets(sets[split])
+    if not task.cuts:
+        sets["train"] = fitting(sets["train"], built, task)
+    for dataset in sets.values():
+        dataset.set_output_keys(["id", "wav", "sig", task.target])
+        if may_cache(built):
+            add_cached_features(dataset, built, task, device)
+    return sets
+
+
+def fitting(dataset, built, task):
+    """The clips that are not too long, and long enough for their text."""
+    longest = built["max_duration"] or float("inf")
+    backbone, left_out = built["model"].backbone, []
+    for key, entry in dataset.data.items():
+        samples = torch.tensor(round(entry["duration"] * backbone.sample_rate))
+        fits = task.fits(entry["text"], int(backbone.steps(samples)))
+        if entry["duration"] > longest or not fits:
+            left_out.append(key)
+    if not left_out:
+        return dataset
+    logger.warning(
+        "Left out of training, longer than max_duration or shorter than their text "
+        "needs: %d of %d clips, such as %s.",
+        len(left_out),
+        len(dataset),
+        left_out[0],
+    )
+    if len(left_out) == len(dataset):
+        raise UserError("No training clip fits its text: is max_duration too small?")
+    gone = set(left_out)
+    return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
+
+
+def may_cache(built):
+    """Whether the features of a clip stay the same through training."""
+    model, head = built["model"], built["head"]
+    augmented = built["spec_augment_freq"] or built["spec_augment_time"]
+    pooled = head.pooling is not None
+    return (
+        built["feature_cache"] and model.frozen_below_head and pooled and not augmented
+    )
+
+
+def add_cached_features(dataset, built, task, device):
+    """Let a data set give the head's features in the place of sound."""
+    known = cached_features(
+        Path(built["output_folder"]) / "feature_cache",
+        built["model"].to(device),
+        built["head"],
+        dataset,
+        built["batch_size"],
+        device,
+        progress=not built["noprogressbar"],
+    )
+    dataset.add_dynamic_item(known.get, takes="wav", provides="features")
+    dataset.set_output_keys(["id", "features", task.target])
