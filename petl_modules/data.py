@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 MARKER = "prepared.json"
 THREADS = 4
+# of files that soundfile reads
+AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,11 @@ def read_clip(path, sample_rate):
     """
     audio, rate = decode(path)
     return audio if rate == sample_rate else resampler(rate, sample_rate)(audio)
+
+
+def is_audio(path):
+    """Whether a file's name says that it is a recording, or has one in it."""
+    return path.suffix.lower() in AUDIO | SUFFIXES and not path.name.startswith(".")
 
 
 def inside(folder, name):

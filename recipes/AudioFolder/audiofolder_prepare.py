@@ -11,7 +11,6 @@ from petl_modules.synthetic import write_sound_folder
 
 logger = logging.getLogger("petl_modules.recipes.audiofolder")
 
-AUDIO = {".wav", ".flac", ".ogg", ".mp3"}
 LAYOUT = (
     "it must hold one folder of wav, flac, ogg or mp3 files per class, or the "
     "folders train, valid and test with such folders in them."
@@ -95,7 +94,7 @@ def has_splits(folder):
     """Whether train/ holds classes; with clips right in it, it is a class itself."""
     train = folder / "train"
     inside = list(train.iterdir()) if train.is_dir() else []
-    if not any(path.is_dir() for path in inside) or any(map(is_audio, inside)):
+    if not any(path.is_dir() for path in inside) or any(map(data.is_audio, inside)):
         return False
     others = sorted(path.name for path in folder.iterdir() if path.is_dir())
     others = [name for name in others if name not in data.SPLITS and name[0] != "."]
@@ -112,7 +111,7 @@ def clips_of(folder, pattern):
         name = path.relative_to(folder)
         if not path.is_file() or any(part.startswith(".") for part in name.parts):
             continue
-        if not is_audio(path):
+        if not data.is_audio(path):
             others += 1
             continue
         label, *within = name.parts
@@ -123,11 +122,6 @@ def clips_of(folder, pattern):
     if others:
         logger.info("%d files in %s are no audio and are ignored.", others, folder)
     return entries
-
-
-def is_audio(path):
-    """Whether a file's name says that it is a clip."""
-    return path.suffix.lower() in AUDIO and not path.name.startswith(".")
 
 
 def group_of(name, pattern):
