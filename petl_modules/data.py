@@ -227,6 +227,24 @@ def read_table(path, columns):
     return rows
 
 
+def whole_number(place, row, column, least=0, most=None):
+    """A column's whole number, in a row of `read_table`.
+
+    Raises
+    ------
+    UserError
+        If it is none, or out of range.
+    """
+    text = row[column]
+    top = float("inf") if most is None else most
+    if text.isdecimal() and least <= int(text) <= top:
+        return int(text)
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise UserError(
+        f"{place} has the {column} {text}, which must be a whole number {limits}."
+    )
+
+
 def read_lines(path):
     """The lines of a text file that a data set comes with, without empty ones.
 

@@ -9,7 +9,29 @@ from petl_modules.methods.adapters import masked_mean
 POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
 
 
-class ClassificationHead(nn.Module):
+class Head(nn.Module):
+    """What heads share: the learned weights of the layers, the projector, the Linear.
+
+    Attributes
+    ----------
+    settings : dict
+        The arguments of the subclass, JSON-able; they rebuild the head.
+    """
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+        hidden_size, classes = settings["hidden_size"], settings["num_classes"]
+        self.weighted_sum = settings["weighted_sum"]
+        if self.weighted_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(settings["num_layers"] + 1))
+        size, self.projector = settings["projector_size"], None
+        if size:
+            self.projector = nn.Linear(hidden_size, size)
+        self.linear = nn.Linear(size or hidden_size, classes)
+
+
+class ClassificationHead(Head):
     """Mean over tokens, weighted sum of layers and projector if asked for, Linear.
 
     Arguments
@@ -27,11 +49,6 @@ class ClassificationHead(nn.Module):
         Transformer layers of the backbone, for `weighted_sum`.
     projector_size : int or None
         Size of a linear projection before the classifier, as in SURE.
-
-    Attributes
-    ----------
-    settings : dict
-        The arguments, JSON-able; they rebuild the head.
     """
 
     def __init__(
@@ -43,23 +60,17 @@ class ClassificationHead(nn.Module):
         num_layers=None,
         projector_size=None,
     ):
-        super().__init__()
-        self.settings = {
-            "hidden_size": hidden_size,
-            "num_classes": num_classes,
-            "pooling": pooling,
-            "weighted_sum": weighted_sum,
-            "num_layers": num_layers,
-            "projector_size": projector_size,
-        }
+        super().__init__(
+            {
+                "hidden_size": hidden_size,
+                "num_classes": num_classes,
+                "pooling": pooling,
+                "weighted_sum": weighted_sum,
+                "num_layers": num_layers,
+                "projector_size": projector_size,
+            }
+        )
         self.pooling = one_of("pooling", pooling, POOLINGS)
-        self.weighted_sum = weighted_sum
-        if weighted_sum:
-            self.layer_weights = nn.Parameter(torch.zeros(num_layers + 1))
-        self.projector = None
-        if projector_size:
-            self.projector = nn.Linear(hidden_size, projector_size)
-        self.linear = nn.Linear(projector_size or hidden_size, num_classes)
 
     def forward(self, tokens):
         """`Tokens` (with `layers` for `weighted_sum`) to logits `(batch, classes)`."""
@@ -100,7 +111,7 @@ class ClassificationHead(nn.Module):
         return start, stop
 
 
-class CTCHead(nn.Module):
+class CTCHead(Head):
     """Scores of every symbol at every step of time, from the last layer or a learned
     softmax-weighted sum of all.
 
@@ -130,23 +141,17 @@ class CTCHead(nn.Module):
         projector_size=None,
         dropout=0.0,
     ):
-        super().__init__()
-        self.settings = {
-            "hidden_size": hidden_size,
-            "num_classes": num_classes,
-            "weighted_sum": weighted_sum,
-            "num_layers": num_layers,
-            "projector_size": projector_size,
-            "dropout": dropout,
-        }
-        self.weighted_sum = weighted_sum
-        if weighted_sum:
-            self.layer_weights = nn.Parameter(torch.zeros(num_layers + 1))
-        self.projector = None
-        if projector_size:
-            self.projector = nn.Linear(hidden_size, projector_size)
+        super().__init__(
+            {
+                "hidden_size": hidden_size,
+                "num_classes": num_classes,
+                "weighted_sum": weighted_sum,
+                "num_layers": num_layers,
+                "projector_size": projector_size,
+                "dropout": dropout,
+            }
+        )
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(projector_size or hidden_size, num_classes)
 
     def forward(self, tokens):
         """`Tokens` to logits `(batch, steps, symbols)` and valid steps `(batch,)`."""

@@ -54,16 +54,10 @@ def read_rows(path):
     """The rows of esc50.csv, by target and file name."""
     rows, seen = [], set()
     for place, row in data.read_table(path, COLUMNS):
-        if row["fold"] not in map(str, FOLDS):
-            raise UserError(
-                f"{place} has the fold {row['fold']}, which must be 1 to 5."
-            )
-        if not row["target"].isdecimal():
-            raise UserError(
-                f"{place} has the target {row['target']}, which is no number."
-            )
         if row["filename"] in seen:
             raise UserError(f"{place} repeats {row['filename']}.")
         seen.add(row["filename"])
-        rows.append({**row, "fold": int(row["fold"]), "target": int(row["target"])})
+        fold = data.whole_number(place, row, "fold", FOLDS[0], FOLDS[-1])
+        target = data.whole_number(place, row, "target")
+        rows.append({**row, "fold": fold, "target": target})
     return sorted(rows, key=lambda row: (row["target"], row["filename"]))

@@ -46,17 +46,10 @@ def prepare_urbansound8k(data_folder, fold, valid_fraction=0.1, seed=0):
         raise UserError(f"fold={fold} is none of UrbanSound8K's folds 1 to 10.")
     classes, sides = {}, {"train": {}, "test": {}}
     for place, row in data.read_table(folder / table, COLUMNS):
-        if row["fold"] not in map(str, FOLDS):
-            raise UserError(
-                f"{place} has the fold {row['fold']}, which must be 1 to 10."
-            )
-        if not row["classID"].isdecimal():
-            raise UserError(
-                f"{place} has the classID {row['classID']}, which is no number."
-            )
-        classes[int(row["classID"])] = row["class"]
-        name = f"fold{row['fold']}/{row['slice_file_name']}"
-        sides["test" if row["fold"] == str(fold) else "train"][name] = {
+        own = data.whole_number(place, row, "fold", FOLDS[0], FOLDS[-1])
+        classes[data.whole_number(place, row, "classID")] = row["class"]
+        name = f"fold{own}/{row['slice_file_name']}"
+        sides["test" if own == fold else "train"][name] = {
             "wav": str(data.inside(folder / "audio", name)),
             "label": row["class"],
             "group": row["fsID"],
