@@ -1,7 +1,7 @@
 """Checkpoints that are there whole or not at all."""
 
 from speechbrain.utils.checkpoints import Checkpointer
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
 WHOLE = "WHOLE"
 
@@ -21,10 +21,12 @@ class WholeCheckpointer(Checkpointer):
     """
 
     def save_checkpoint(self, *args, **kwargs):
-        """As SpeechBrain's; the mark comes last."""
+        """As SpeechBrain's; the mark comes last, and all processes wait for it: which
+        checkpoints each of them finds decides how often they meet."""
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if if_main_process():
             (checkpoint.path / WHOLE).touch()
+        ddp_barrier()
         return checkpoint
 
     def list_checkpoints(self):

@@ -60,7 +60,8 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
         partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
         save_file(known, partial)
         partial.replace(path)
-    logger.info("Features: %d computed, %d from the cache.", len(missing), len(wavs))
+    cached = len(wavs) - len(missing)
+    logger.info("Features: %d computed, %d from the cache.", len(missing), cached)
     return {wav: known[name] for wav, name in names.items()}
 
 

@@ -1,7 +1,11 @@
 """Going on after the last epoch, and what is kept of a run that is done."""
 
 import json
+import os
 import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,3 +87,27 @@ def test_a_checkpoint_that_was_broken_off_is_not_taken_up(tmp_path):
     assert again.recover_if_possible().path == whole.path
     assert again.recover_if_possible(min_key="error").path == whole.path
     assert torch.equal(layer.weight, before)
+
+
+def save_with_another(rank, folder):
+    """One of two processes that save; the first is slow to mark what it saved."""
+    touch = Path.touch
+    Path.touch = lambda path: (time.sleep(1), touch(path))
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    torch.distributed.init_process_group(
+        "gloo",
+        f"file://{folder}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=20),
+    )
+    checkpointer = WholeCheckpointer(folder, {"layer": nn.Linear(2, 2)})
+    for error in (0.5, 0.4):
+        checkpointer.save_and_keep_only(meta={"error": error}, min_keys=["error"])
+        found = checkpointer.list_checkpoints()
+        assert [checkpoint.meta["error"] for checkpoint in found] == [error]
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_agree_on_what_is_saved(tmp_path):
+    torch.multiprocessing.spawn(save_with_another, (str(tmp_path),), nprocs=2)
