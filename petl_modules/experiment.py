@@ -27,7 +27,7 @@ from petl_modules.console import quiet, refusing
 from petl_modules.data import make_manifests, write_json, write_text
 from petl_modules.datasets import make_datasets
 from petl_modules.describe import counts, table
-from petl_modules.errors import UserError
+from petl_modules.errors import Damaged, UserError
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
 from petl_modules.task_model import TaskModel
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 HPARAMS, RESULTS, SUMMARY = "hyperparams.yaml", "results.json", "summary.json"
 CHECKPOINTS = "checkpoints"
+# What every results.json has
+COMPLETE = ("metrics", "parameters", "seconds", "peak_memory_mib", "epochs")
 PACKAGES = ("torch", "torchaudio", "speechbrain", "transformers", "petl-modules")
 
 # Settings that do not change what a run computes
@@ -95,7 +97,11 @@ def run_folds(prepare, config):
         if len(chosen) > 1:
             logger.info("\nFold %s (%d of %d)", fold, place + 1, len(chosen))
         run = config.replace(fold=fold, run_folder=str(folder))
-        result = finished(run, folder) or run_one(prepare, run, folder, place == 0)
+        result = finished(run, folder)
+        if result is None:
+            result = run_one(prepare, run, folder, show_table=place == 0)
+        else:
+            logger.info("Done already: %s", folder / RESULTS)
         results.append(result)
         report(result, folder)
     if len(results) > 1 and sb.utils.distributed.if_main_process():
@@ -252,13 +258,26 @@ def finished(config, folder):
                 f"{folder} holds a run with {key}={value}, now it is {ours.get(key)}: "
                 "choose another --output_folder, or delete that one."
             )
-    if not path.exists():
-        return None
+    return read_results(path)
+
+
+def read_results(path):
+    """A run's results, or None if there are none.
+
+    Raises
+    ------
+    Damaged
+        If they are not complete.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is damaged: delete it to run this again.") from None
-    logger.info("Done already: %s", path)
+        complete = set(COMPLETE) <= set(result)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        complete = False
+    if not complete:
+        raise Damaged(f"{path} is damaged: delete it to run this again.")
     return result
 
 
