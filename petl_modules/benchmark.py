@@ -7,7 +7,6 @@ job is one recipe's command line for one method, fold and seed. `list` prints th
 
 import argparse
 import itertools
-import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from petl_modules.errors import UserError
 from petl_modules.jobs import Job, as_text
 from petl_modules.report import read_job, write_report
 from petl_modules.schedule import run_here, submit
-
-logger = logging.getLogger(__name__)
 
 # Of a file, with what they are if they are not given
 KEYS = {
@@ -128,7 +125,7 @@ def main(argv=None):
         for job, state in zip(benchmark.jobs, states, strict=True)
         if state != "done"
     ]
-    logger.info("%d of %d jobs are done.", states.count("done"), len(states))
+    print(f"{states.count('done')} of {len(states)} jobs are done.")
     if not waiting:
         return 0
     if options.slurm:
