@@ -366,14 +366,25 @@ def main(argv=None):
     return write_report(runs_below(root), root, options.output, options.metric)
 
 
+def main_metric(settings, known):
+    """What a task is judged by, of the metrics that are known: what chose the epoch."""
+    chose = settings["metric"]
+    return chose if chose in known else next(key for key in known if key != "loss")
+
+
 # Helpers
 
 
 def told(run):
-    """The run, with the reason if it has no results."""
-    if run.result is not None or run.problem is not None:
+    """The run, with the reason if it has no results of a test."""
+    if run.problem is not None:
         return run
-    problem = failure(run.folder) or UNFINISHED
+    if run.result is not None:
+        if "test" in run.result["metrics"]:
+            return run
+        problem = "It was not tested (test=False)."
+    else:
+        problem = failure(run.folder) or UNFINISHED
     return Run(run.folder, run.settings, None, problem)
 
 
@@ -412,8 +423,7 @@ def metric_of(rows, wanted):
     """The metric that a task's table shows."""
     known = rows[0].runs[0].result["metrics"]["test"]
     if wanted is None:
-        chose = rows[0].settings["metric"]
-        return chose if chose in known else next(key for key in known if key != "loss")
+        return main_metric(rows[0].settings, known)
     if wanted not in known:
         raise UserError(
             f"There is no metric {wanted} of {task_name(rows[0].settings)}, but "

@@ -186,7 +186,7 @@ def test_a_killed_benchmark_is_finished_by_the_same_command(
     before = (linear / "results.json").stat().st_mtime_ns
 
     again = start("run", file)
-    out, said = again.communicate(timeout=200)
+    out, _ = again.communicate(timeout=200)
     assert again.returncode == 1 and "1 of 3 jobs are done." in out
     assert (linear / "results.json").stat().st_mtime_ns == before
     assert json.loads((bitfit / "results.json").read_text())["epochs"] == 3
