@@ -256,7 +256,7 @@ def make_brain(built, prepared, folder):
 
 
 def wandb_logger(built, folder):
-    """A logger to Weights & Biases, which takes up a run that was interrupted."""
+    """A logger to Weights & Biases, which goes on with a run that was interrupted."""
     import wandb
 
     return WandBLogger(
@@ -399,6 +399,10 @@ def refuse_wandb(config):
         raise UserError(
             f"--wandb={config['wandb']} needs the package wandb: pip install wandb."
         )
+    import wandb
+
+    if config["wandb"] == "online" and not wandb.login(prompt=False):
+        raise UserError("Log in to Weights & Biases first (wandb login).")
 
 
 def with_full_paths(config):
