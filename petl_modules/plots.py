@@ -9,6 +9,7 @@ from matplotlib import pyplot
 from sklearn.metrics import ConfusionMatrixDisplay
 
 from petl_modules.methods import method_table
+from petl_modules.metrics import lower_is_better, unit
 
 MARKERS = "osD^vP*X<>"
 PANEL = (4.6, 3.8)  # inches
@@ -17,7 +18,8 @@ MOST_NUMBERS = 15  # classes up to which a confusion matrix says its numbers
 
 def trade_off(tasks, stem):
     """A metric against trained parameters, with the Pareto front: for each task a
-    panel, for each row a point with its standard deviation.
+    panel, for each row a point with its standard deviation. Of few-shot rows those of
+    the most clips are shown.
 
     Arguments
     ---------
@@ -32,17 +34,21 @@ def trade_off(tasks, stem):
     """
     figure, panels = side_by_side(len(tasks))
     for axes, task in zip(panels, tasks, strict=True):
-        points = []
+        points, most = [], shots_of(task)[-1]
         for row in task.rows:
+            if row.few_shot != most:
+                continue
             size, mean = sum(row.trained.values()), row.mean(task.metric)
             std = row.std(task.metric)
-            axes.errorbar(size, mean, yerr=std, label=full_label(row), **style(row))
+            look = {**style(row), "linestyle": "none"}
+            axes.errorbar(size, mean, yerr=std, label=row.label, **look)
             points.append((size, mean))
         front = pareto_front(points, lower_is_better(task.metric))
         sizes, means = zip(*front, strict=True)
         axes.step(sizes, means, where="post", color="0.6", zorder=0)
-        axes.set(xscale="log", xlabel="trained parameters", title=task.name)
-        axes.set_ylabel(f"test {task.metric.replace('_', ' ')}")
+        title = task.name if most is None else f"{task.name}, {most} clips a class"
+        axes.set(xscale="log", xlabel="trained parameters", title=title)
+        axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
     return save(with_legend(figure, panels), stem)
 
 
@@ -67,7 +73,7 @@ def few_shot_curves(tasks, stem):
         labels = ["all" if count is None else str(count) for count in ticks]
         axes.set_xticks(range(len(ticks)), labels)
         axes.set(xlabel="training clips per class", title=task.name)
-        axes.set_ylabel(f"test {task.metric.replace('_', ' ')}")
+        axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
     return save(with_legend(figure, panels), stem)
 
 
@@ -138,11 +144,6 @@ def pareto_front(points, lower=False):
     return front
 
 
-def lower_is_better(metric):
-    """Whether a smaller value of a metric is better."""
-    return metric.endswith(("error_rate", "loss", "mcd"))
-
-
 # Helpers
 
 
@@ -182,9 +183,10 @@ def style(row):
     }
 
 
-def full_label(row):
-    """A row's label, and its clips per class."""
-    return row.label if row.few_shot is None else f"{row.label}, {row.few_shot}-shot"
+def shots_of(task):
+    """The numbers of clips per class, None (all of them) last."""
+    shots = {row.few_shot for row in task.rows}
+    return sorted(shots - {None}) + [None] * (None in shots)
 
 
 def save(figure, stem):

@@ -25,10 +25,10 @@ from petl_modules.errors import UserError
 from petl_modules.experiment import HARMLESS, HPARAMS, RESULTS, read_results
 from petl_modules.jobs import FAILURE, as_text, failure
 from petl_modules.methods import method_table
+from petl_modules.metrics import lower_is_better, main_metric, scale, unit
 from petl_modules.tasks.classification import PREDICTIONS
 
 PUBLISHED = Path(__file__).parent / "hparams" / "published.csv"
-NOT_FRACTIONS = ("loss", "mcd")  # all other metrics are shown in percent
 REPEATED = {"seed", "fold"}
 OWN_COLUMN = {"method", "few_shot", "source", "recipe", "dataset", "task"}
 CSV_COLUMNS = (
@@ -280,7 +280,7 @@ def task_table(task):
 
 def average_table(tasks):
     """Methods by tasks, and the mean over all tasks of those that have them all."""
-    better = [task for task in tasks if not plots.lower_is_better(task.metric)]
+    better = [task for task in tasks if not lower_is_better(task.metric)]
     names = {}
     for task in tasks:
         for row in task.rows:
@@ -364,12 +364,6 @@ def main(argv=None):
     options = parser.parse_args(argv)
     root = Path(options.folder)
     return write_report(runs_below(root), root, options.output, options.metric)
-
-
-def main_metric(settings, known):
-    """What a task is judged by, of the metrics that are known: what chose the epoch."""
-    chose = settings["metric"]
-    return chose if chose in known else next(key for key in known if key != "loss")
 
 
 # Helpers
@@ -483,10 +477,10 @@ def published_cells(task, method, few_shot):
     """The rows of papers for one method."""
     return [
         [
-            f"*{published_label(entry)}*",
-            *(["all"] if few_shot else []),
+            f"*{published_label(entry)}, published, {entry['source']}*",
+            *(["*all*"] if few_shot else []),
             f"*{entry['backbone']}*",
-            f"*published, {entry['source']}*",
+            "",
             f"*{entry['value']}*",
             "",
             f"*{entry['parameters']}*" if entry["parameters"] else "",
@@ -516,16 +510,6 @@ def predictions(folder):
         return []
     with open(path, encoding="utf-8", newline="") as stream:
         return [(row["label"], row["prediction"]) for row in csv.DictReader(stream)]
-
-
-def scale(metric):
-    """What a metric is multiplied by to be shown."""
-    return 1 if metric in NOT_FRACTIONS else 100
-
-
-def unit(metric):
-    """A metric's name with its unit."""
-    return metric if metric in NOT_FRACTIONS else f"{metric}, %"
 
 
 def named(run, root):

@@ -21,8 +21,7 @@ from petl_modules.errors import UserError
 from petl_modules.experiment import HARMLESS
 from petl_modules.jobs import Job, as_text, run_job
 from petl_modules.methods import method_entry
-from petl_modules.plots import lower_is_better
-from petl_modules.report import main_metric
+from petl_modules.metrics import lower_is_better, main_metric
 
 RANGE = 10  # times smaller and larger than the method's own learning rate
 OVER = (TrialState.COMPLETE, TrialState.FAIL)
