@@ -1,6 +1,7 @@
 """Plots of results, each as PNG and SVG."""
 
 from collections import defaultdict
+from itertools import cycle
 
 import matplotlib
 
@@ -33,6 +34,7 @@ def trade_off(tasks, stem):
         The PNG.
     """
     figure, panels = side_by_side(len(tasks))
+    looks = styles(tasks)
     for axes, task in zip(panels, tasks, strict=True):
         points, most = [], shots_of(task)[-1]
         for row in task.rows:
@@ -40,7 +42,7 @@ def trade_off(tasks, stem):
                 continue
             size, mean = sum(row.trained.values()), row.mean(task.metric)
             std = row.std(task.metric)
-            look = {**style(row), "linestyle": "none"}
+            look = {"linestyle": "none", **looks[row.label]}
             axes.errorbar(size, mean, yerr=std, label=row.label, **look)
             points.append((size, mean))
         front = pareto_front(points, lower_is_better(task.metric))
@@ -56,6 +58,7 @@ def few_shot_curves(tasks, stem):
     """A metric against training clips per class; arguments and result as of
     `trade_off`."""
     figure, panels = side_by_side(len(tasks))
+    looks = styles(tasks)
     for axes, task in zip(panels, tasks, strict=True):
         curves, shots = defaultdict(list), {row.few_shot for row in task.rows}
         ticks = sorted(
@@ -63,13 +66,10 @@ def few_shot_curves(tasks, stem):
         )
         for row in task.rows:
             point = ticks.index(row.few_shot), row.mean(task.metric)
-            curves[row.label].append((*point, row.std(task.metric) or 0.0, row))
+            curves[row.label].append((*point, row.std(task.metric) or 0.0))
         for name, curve in curves.items():
-            curve.sort(key=lambda point: point[0])
-            x, means, stds, rows = zip(*curve, strict=True)
-            axes.errorbar(
-                x, means, yerr=stds, label=name, linestyle="-", **style(rows[0])
-            )
+            x, means, stds = zip(*curve, strict=True)
+            axes.errorbar(x, means, yerr=stds, label=name, **looks[name])
         labels = ["all" if count is None else str(count) for count in ticks]
         axes.set_xticks(range(len(ticks)), labels)
         axes.set(xlabel="training clips per class", title=task.name)
@@ -173,13 +173,18 @@ def with_legend(figure, panels):
     return figure
 
 
-def style(row):
-    """A method's colour in all plots, and a marker that differs between its rows."""
-    place = [*method_table()].index(row.method)
+def styles(tasks):
+    """Colours of the methods, the same in all plots, and markers of the rows, by
+    label."""
+    rows = {row.label: row for task in tasks for row in task.rows}
+    colours, names = pyplot.get_cmap("tab20"), [*method_table()]
     return {
-        "color": pyplot.get_cmap("tab20")(place * 2 % 20 + place * 2 // 20),
-        "marker": MARKERS[sum(map(ord, row.label)) % len(MARKERS)],
-        "capsize": 3,
+        label: {
+            "color": colours(names.index(row.method) % colours.N),
+            "marker": marker,
+            "capsize": 3,
+        }
+        for (label, row), marker in zip(rows.items(), cycle(MARKERS), strict=False)
     }
 
 

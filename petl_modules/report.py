@@ -258,6 +258,7 @@ def markdown(tasks, missing, root):
     if missing:
         lines = [f"- {named(run, root)}: {run.problem}" for run in missing]
         parts.append("## Missing, and in no mean\n\n" + "\n".join(lines))
+        parts.append("What is of fewer runs than it should be is in bold.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -297,7 +298,8 @@ def average_table(tasks):
         cells = [name, *([str(shots or "all")] if few_shot else []), size]
         for task in tasks:
             row = found.get(task.name)
-            cells.append(mean_and_std(row, task.metric) if row else "")
+            text = mean_and_std(row, task.metric) if row else ""
+            cells.append(f"**{text}**" if row and row.missing else text)
         whole = better and all(task.name in found for task in better)
         means = [found[task.name].mean(task.metric) for task in better] if whole else []
         rows.append([*cells, f"{statistics.mean(means):.2f}" if means else ""])
