@@ -60,10 +60,7 @@ def few_shot_curves(tasks, stem):
     figure, panels = side_by_side(len(tasks))
     looks = styles(tasks)
     for axes, task in zip(panels, tasks, strict=True):
-        curves, shots = defaultdict(list), {row.few_shot for row in task.rows}
-        ticks = sorted(
-            shots, key=lambda count: float("inf") if count is None else count
-        )
+        curves, ticks = defaultdict(list), shots_of(task)
         for row in task.rows:
             point = ticks.index(row.few_shot), row.mean(task.metric)
             curves[row.label].append((*point, row.std(task.metric) or 0.0))

@@ -20,7 +20,7 @@ from petl_modules import plots
 from petl_modules.adapter_file import TENSORS
 from petl_modules.config import load_config
 from petl_modules.console import quiet, refusing
-from petl_modules.data import write_text
+from petl_modules.data import read_table, write_text
 from petl_modules.errors import UserError
 from petl_modules.experiment import HARMLESS, HPARAMS, RESULTS, read_results
 from petl_modules.jobs import FAILURE, as_text, failure
@@ -506,12 +506,17 @@ def mean_and_std(row, metric, split="test"):
 
 
 def predictions(folder):
-    """`(label, prediction)` of every test clip; none for other tasks."""
+    """`(label, prediction)` of every test clip; none for other tasks, and for a damaged
+    file, which is named."""
     path = folder / PREDICTIONS
     if not path.exists():
         return []
-    with open(path, encoding="utf-8", newline="") as stream:
-        return [(row["label"], row["prediction"]) for row in csv.DictReader(stream)]
+    try:
+        rows = read_table(path, ("label", "prediction"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return []
+    return [(row["label"], row["prediction"]) for _, row in rows]
 
 
 def named(run, root):

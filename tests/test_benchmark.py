@@ -115,6 +115,24 @@ def test_no_yaml_and_no_code(tmp_path):
         load_benchmark(file)
 
 
+def test_done_is_what_has_complete_results_of_these_settings(tmp_path, capsys):
+    given = {"output_folder": str(tmp_path / "out"), "recipes": ["SpeechCommands"]}
+    file = write(tmp_path / "grid.yaml", **{**GOOD, **given})
+    (job,) = load_benchmark(file).jobs
+    assert job.state() == "to do"
+    job.folder.mkdir(parents=True)
+    (job.folder / "hyperparams.yaml").write_text(job.config.text())
+    (job.folder / "results.json").write_text(json.dumps(COMPLETE))
+    assert job.state() == "done"
+    assert benchmark.main(["run", str(file)]) == 0
+    assert "1 of 1 jobs are done." in capsys.readouterr().out
+    (job.folder / "results.json").write_text(json.dumps(COMPLETE)[:20])
+    assert job.state() == "to do"
+    write(file, **{**GOOD, **given}, overrides={"batch_size": 3})
+    with pytest.raises(UserError, match="holds a run with batch_size=32, now it is 3"):
+        benchmark.main(["run", str(file)])
+
+
 @pytest.mark.parametrize(
     ("program", "reason"),
     [

@@ -163,8 +163,10 @@ def test_csv_and_plots(tmp_path, capsys):
     runs, output = tmp_path / "runs", tmp_path / "report"
     for shots in (1, 2, None):
         write(runs, "lora", 1, 0.5, few_shot=shots)
-        write(runs, "bitfit", 1, 0.4, few_shot=shots)
-    assert tables(runs, capsys, "--output", output)[0] == 0
+        damaged = write(runs, "bitfit", 1, 0.4, few_shot=shots)
+    (damaged / "predictions.csv").write_text("id,label\na,dog\n")
+    status, *_, err = tables(runs, capsys, "--output", output)
+    assert status == 0 and "predictions.csv lacks the columns prediction" in err
     with open(output / "ESC50.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     lora = next(r for r in rows if r["method"] == "lora" and r["few_shot"] == "")
