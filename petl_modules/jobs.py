@@ -58,7 +58,7 @@ class Job:
     def __post_init__(self):
         if not (self.home / "train.py").is_file():
             raise UserError(f"There is no recipe {self.recipe}: no train.py is there.")
-        _ = self.config
+        _ = self.config  # refuses what the recipe would refuse
 
     @property
     def home(self):
@@ -140,7 +140,10 @@ def run_job(command, folder, environment=None, shielded=False):
         Why it failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as lock, open(folder / LOG, "a+") as log:
+    with (
+        open(folder / LOCK, "w") as lock,
+        open(folder / LOG, "a+", encoding="utf-8", errors="replace") as log,
+    ):
         wait_for(lock, folder)
         if done(folder):
             return None
@@ -162,8 +165,8 @@ def run_job(command, folder, environment=None, shielded=False):
         log.seek(begin)
         reason = why(log.read(), process.returncode)
     if process.returncode not in STOPPED:
-        failure = {"reason": reason, "status": process.returncode, "command": command}
-        write_json(folder / FAILURE, failure)
+        said = {"reason": reason, "status": process.returncode, "command": command}
+        write_json(folder / FAILURE, said)
     return reason
 
 

@@ -18,7 +18,7 @@ from petl_modules.jobs import run_job
 logger = logging.getLogger(__name__)
 
 SLURM_ID = "slurm_id.txt"
-SLURM = {"time": 24 * 60, "gpus_per_node": None, "job_name": "petl"}
+SLURM = {"time": 24 * 60, "job_name": "petl"}
 # Runs go on where they stopped, so that a short time limit is no failure
 TIMEOUTS = 100
 
@@ -108,7 +108,8 @@ def submit(jobs, root, options):
                 executor.submit(Attempt(job.command(), job.folder)) for job in new
             ]
     except submitit.core.utils.FailedJobError as error:
-        raise UserError(f"SLURM refused the jobs: {error}") from None
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(f"SLURM refused the jobs: {last}.") from None
     for job, entry in zip(new, submitted, strict=True):
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / SLURM_ID).write_text(entry.job_id)
