@@ -4,6 +4,8 @@ import time
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.sampler import ReproducibleRandomSampler
+from torch.utils.data import BatchSampler
 
 from petl_modules.errors import UserError
 
@@ -14,6 +16,9 @@ class PetlBrain(sb.Brain):
     Training is exactly resumable: the order of the data hangs on seed and epoch, and
     every batch has a random state of its own, so that nothing depends on what ran
     before in the same process. The epoch is chosen on the validation set.
+
+    `batch_size` is that of all processes together: each takes its part of the same
+    batches, so that their number changes nothing but the time.
 
     Arguments
     ---------
@@ -90,6 +95,19 @@ class PetlBrain(sb.Brain):
         """Optimizer steps: batches over accumulation, the last group perhaps short."""
         return -(-self.num_batches // self.grad_accumulation_factor)
 
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """SpeechBrain's hook: batches in an order that hangs on seed and epoch."""
+        del loader_kwargs["shuffle"]
+        together = torch.distributed.is_initialized()
+        self.train_sampler = loader_kwargs["batch_sampler"] = SharedBatches(
+            dataset,
+            loader_kwargs.pop("batch_size"),
+            self.hparams.seed,
+            torch.distributed.get_rank() if together else 0,
+            torch.distributed.get_world_size() if together else 1,
+        )
+        return loader_kwargs
+
     def fit(self, epoch_counter, train_set, *args, **kwargs):
         """As SpeechBrain's, given a data loader for training."""
         self.num_batches = len(train_set)
@@ -106,6 +124,7 @@ class PetlBrain(sb.Brain):
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
             self.refuse_nan(loss, batch)
+            loss = loss * self.train_sampler.weight(self.step)
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()
@@ -137,7 +156,7 @@ class PetlBrain(sb.Brain):
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, and keep the best epoch and the last one."""
         if stage == sb.Stage.TRAIN:
-            self.train_loss = stage_loss
+            self.train_loss = mean_over_processes(stage_loss, self.device)
             return
         self.metrics = {"loss": stage_loss, **self.task.metrics()}
         if stage == sb.Stage.TEST:
@@ -164,6 +183,54 @@ class PetlBrain(sb.Brain):
         rank = getattr(self, "rank", 0) or 0
         place = self.counter.current * 1_000_003 + self.step
         return (self.hparams.seed * 7_919 + place) * 1_009 + rank
+
+
+class SharedBatches:
+    """One process's part of every shuffled batch.
+
+    Arguments
+    ---------
+    dataset : torch.utils.data.Dataset
+    batch_size : int
+        Of all processes together; the last batch may be smaller.
+    seed : int
+    rank, processes : int
+        Which of how many.
+    """
+
+    def __init__(self, dataset, batch_size, seed, rank=0, processes=1):
+        self.clips, self.batch_size = len(dataset), batch_size
+        self.rank, self.processes = rank, processes
+        self.order = ReproducibleRandomSampler(dataset, seed=seed)
+        self.batches = BatchSampler(self.order, batch_size, drop_last=False)
+
+    def set_epoch(self, epoch):
+        """Draw another order."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            # who is left without a clip still takes part in the step
+            yield batch[self.rank :: self.processes] or batch[:1]
+
+    def weight(self, step):
+        """What makes the mean over processes of their mean losses that of the whole
+        batch; `step` counts from 1."""
+        whole = min(self.batch_size, self.clips - (step - 1) * self.batch_size)
+        own = len(range(self.rank, whole, self.processes))
+        return own * self.processes / whole
+
+
+def mean_over_processes(value, device):
+    """The mean of a number that each process has one of."""
+    if not torch.distributed.is_initialized():
+        return value
+    total = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(total)
+    return float(total) / torch.distributed.get_world_size()
 
 
 @sb.utils.checkpoints.register_checkpoint_hooks

@@ -188,12 +188,16 @@ def refuse_unread(config, extra):
     """
     known, text = {*read(SHARED), *extra}, config.text()
     for key, value in config.tree.items():
-        if key not in known and not tagged(value) and f"<{key}>" not in text:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f": is it {near[0]}?" if near else "."
-            raise UserError(
-                f"{config.path} has the key {key}, which nothing reads{hint}"
-            )
+        if not tagged(value) and f"<{key}>" not in text:
+            refuse_misspelt(key, known, config.path)
+
+
+def refuse_misspelt(key, known, path):
+    """Raise a UserError for a key of a yaml that is none of those known."""
+    if key not in known:
+        near = difflib.get_close_matches(str(key), known, 1)
+        hint = f": is it {near[0]}?" if near else "."
+        raise UserError(f"{path} has the key {key}, which nothing reads{hint}")
 
 
 def with_method_defaults(config):

@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class Damaged(UserError):
+    """Results that are there, but not whole."""
+
+
 def one_of(name, value, choices):
     """`value`, if it is among `choices`.
 

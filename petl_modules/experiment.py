@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import speechbrain as sb
@@ -17,17 +18,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
-from speechbrain.utils.train_logger import FileTrainLogger, TensorboardLogger
+from speechbrain.utils.train_logger import (
+    FileTrainLogger,
+    TensorboardLogger,
+    WandBLogger,
+)
 
 from petl_modules.adapter_file import save_adapter
 from petl_modules.brain import PetlBrain
 from petl_modules.checkpointer import WholeCheckpointer
 from petl_modules.config import load_config, refuse_unread
 from petl_modules.console import quiet, refusing
-from petl_modules.data import make_manifests, write_json, write_text
+from petl_modules.data import digest, make_manifests, write_json, write_text
 from petl_modules.datasets import make_datasets
 from petl_modules.describe import counts, table
-from petl_modules.errors import UserError
+from petl_modules.errors import Damaged, UserError, one_of
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
 from petl_modules.task_model import TaskModel
@@ -36,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 HPARAMS, RESULTS, SUMMARY = "hyperparams.yaml", "results.json", "summary.json"
 CHECKPOINTS = "checkpoints"
+# What every results.json has
+COMPLETE = ("metrics", "parameters", "seconds", "peak_memory_mib", "epochs")
 PACKAGES = ("torch", "torchaudio", "speechbrain", "transformers", "petl-modules")
 
 # Settings that do not change what a run computes
@@ -51,6 +58,7 @@ HARMLESS = {
     "ckpt_interval_minutes",
     "ckpt_interval_steps",
     "distributed_backend",
+    "wandb",
 }
 
 
@@ -74,6 +82,7 @@ def run_recipe(prepare, argv=None):
         config = with_full_paths(load_config(argv[0], argv[1:]))
         refuse_unread(config, inspect.signature(prepare).parameters)
         refuse_device(config)
+        refuse_wandb(config)
         if "RANK" in os.environ:
             sb.utils.distributed.ddp_init_group(config.settings())
         run_folds(prepare, config)
@@ -95,10 +104,14 @@ def run_folds(prepare, config):
         if len(chosen) > 1:
             logger.info("\nFold %s (%d of %d)", fold, place + 1, len(chosen))
         run = config.replace(fold=fold, run_folder=str(folder))
-        result = finished(run, folder) or run_one(prepare, run, folder, place == 0)
+        result = finished(run, folder)
+        if result is None:
+            result = run_one(prepare, run, folder, show_table=place == 0)
+        else:
+            logger.info("Done already: %s", folder / RESULTS)
         results.append(result)
         report(result, folder)
-    if len(results) > 1 and sb.utils.distributed.if_main_process():
+    if len(results) > 1 and config["test"] and sb.utils.distributed.if_main_process():
         summarise(config, results)
     return results
 
@@ -127,7 +140,7 @@ def run_one(prepare, config, folder, show_table):
     brain, sets = trained(built, prepared, folder)
     epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
-    for split in ("valid", "test"):
+    for split in ("valid", "test") if built["test"] else ("valid",):
         brain.evaluate(sets[split], min_key="error", test_loader_kwargs=loader(built))
         metrics[split] = brain.metrics
     result = {
@@ -201,6 +214,7 @@ def give_head_start(config, prepared, folder, model, head):
         spec_augment_freq=0,
         spec_augment_time=0,
         noprogressbar=True,
+        wandb=None,
     ).build()
     folder.mkdir(parents=True, exist_ok=True)
     brain, sets = trained(probe, prepared, folder)
@@ -226,6 +240,8 @@ def make_brain(built, prepared, folder):
         FileTrainLogger(str(folder / "train_log.txt"), precision=4),
         TensorboardLogger(str(folder / "tensorboard")),
     ]
+    if built["wandb"]:
+        loggers.append(wandb_logger(built, folder))
     return PetlBrain(
         task=built["objective"](prepared.labels),
         task_model=TaskModel(built["model"], built["head"]),
@@ -236,6 +252,24 @@ def make_brain(built, prepared, folder):
         hparams=built,
         opt_class=built["opt_class"],
         checkpointer=WholeCheckpointer(folder / CHECKPOINTS),
+    )
+
+
+def wandb_logger(built, folder):
+    """A logger to Weights & Biases, which goes on with a run that was interrupted."""
+    import wandb
+
+    return WandBLogger(
+        wandb.init,
+        project="petl",
+        group=f"{built['recipe']} {built['method']}",
+        name=folder.name,
+        id=digest(str(folder))[:16],
+        resume="allow",
+        reinit="finish_previous",
+        mode=built["wandb"],
+        dir=str(folder),
+        config={k: v for k, v in built.items() if isinstance(v, str | int | float)},
     )
 
 
@@ -252,20 +286,32 @@ def finished(config, folder):
                 f"{folder} holds a run with {key}={value}, now it is {ours.get(key)}: "
                 "choose another --output_folder, or delete that one."
             )
-    if not path.exists():
-        return None
+    return read_results(path)
+
+
+def read_results(path):
+    """A run's results, or None if there are none.
+
+    Raises
+    ------
+    Damaged
+        If they are not complete.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{path} is damaged: delete it to run this again.") from None
-    logger.info("Done already: %s", path)
+        complete = set(COMPLETE) <= set(result)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        complete = False
+    if not complete:
+        raise Damaged(f"{path} is damaged: delete it to run this again.")
     return result
 
 
 def report(result, folder):
     """Say how a run ended and where it is."""
-    for split in ("valid", "test"):
-        metrics = result["metrics"][split]
+    for split, metrics in result["metrics"].items():
         text = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
         logger.info("%-6s%s", split, text)
     logger.info("Results, adapter file and confusion matrix: %s", folder)
@@ -342,6 +388,21 @@ def refuse_device(config):
         raise UserError(
             "Several processes on a CPU need --distributed_backend=gloo --device=cpu."
         )
+
+
+def refuse_wandb(config):
+    """Raise a UserError for a logger that is not here."""
+    if config["wandb"] is None:
+        return
+    one_of("wandb", config["wandb"], ("online", "offline"))
+    if find_spec("wandb") is None:
+        raise UserError(
+            f"--wandb={config['wandb']} needs the package wandb: pip install wandb."
+        )
+    import wandb
+
+    if config["wandb"] == "online" and not wandb.login(prompt=False):
+        raise UserError("Log in to Weights & Biases first (wandb login).")
 
 
 def with_full_paths(config):

@@ -66,6 +66,12 @@ def test_before_anything_is_read(refused, arguments, words):
     assert words in refused("ESC50", *arguments)
 
 
+def test_weights_and_biases_needs_its_package(refused, monkeypatch):
+    assert "choose online or offline" in refused("ESC50", "--wandb=True")
+    monkeypatch.setattr("petl_modules.experiment.find_spec", lambda name: None)
+    assert "pip install wandb" in refused("ESC50", "--wandb=offline")
+
+
 def test_wrong_settings_of_good_data(refused, esc50_folder, tmp_path):
     given = (f"--data_folder={esc50_folder}", f"--output_folder={tmp_path}")
     for arguments, words in (

@@ -7,8 +7,10 @@ mean or a batch statistic.
 """
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.nn.functional import all_reduce
 
 from petl_modules.errors import UserError, one_of
 from petl_modules.methods.base import Method, bottleneck_width
@@ -288,7 +290,8 @@ class MaskedBatchNorm(nn.Module):
     """BatchNorm over the valid frames of `(batch, time, channels)`.
 
     It is no subclass of PyTorch's, which distributed training would swap for one
-    that knows no mask; each process normalises by its own frames.
+    that knows no mask. Processes that train together normalise by the frames of all
+    of them, so that their number does not change what is learnt.
     """
 
     momentum, eps = 0.1, 1e-5
@@ -309,6 +312,8 @@ class MaskedBatchNorm(nn.Module):
         )
 
     def _norm(self, frames):
+        if self.training and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._norm_with_others(frames)
         return F.batch_norm(
             frames,
             self.running_mean,
@@ -319,6 +324,20 @@ class MaskedBatchNorm(nn.Module):
             self.momentum,
             self.eps,
         )
+
+    def _norm_with_others(self, frames):
+        wide = frames.float()
+        count = wide.new_tensor([len(wide)])
+        sums, count = all_reduce(torch.cat([wide.sum(0), count])).tensor_split([-1])
+        mean = sums / count
+        centred = wide - mean
+        var = all_reduce(centred.square().sum(0)) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            unbiased = var * count / (count - 1)
+            self.running_var.lerp_(unbiased, self.momentum)
+        normed = centred * (var + self.eps).rsqrt() * self.weight + self.bias
+        return normed.to(frames.dtype)
 
 
 def masked_mean(x, mask=None):

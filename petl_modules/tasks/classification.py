@@ -2,21 +2,14 @@
 
 import csv
 
-import matplotlib
-import torch
 import torch.nn.functional as F
-from sklearn.metrics import (
-    ConfusionMatrixDisplay,
-    accuracy_score,
-    balanced_accuracy_score,
-    f1_score,
-)
-
-matplotlib.use("Agg")
 from matplotlib import pyplot
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from petl_modules.errors import UserError, one_of
+from petl_modules.plots import confusion_matrix
 
+PREDICTIONS = "predictions.csv"
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
 
 
@@ -94,29 +87,19 @@ class Classification:
 
     def write(self, folder):
         """predictions.csv and confusion_matrix.png of what was collected."""
-        with open(
-            folder / "predictions.csv", "w", encoding="utf-8", newline=""
-        ) as stream:
+        path = folder / PREDICTIONS
+        with open(path, "w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["id", "label", "prediction", "probability"])
             for key, target, probabilities in self.rows:
                 guess = int(probabilities.argmax())
                 names = self.labels[target], self.labels[guess]
                 writer.writerow([key, *names, f"{probabilities[guess]:.4f}"])
-        self._draw_confusions(folder / "confusion_matrix.png")
-
-    def _draw_confusions(self, path):
-        size = max(4.0, 0.42 * len(self.labels) + 2.0)
-        figure, axes = pyplot.subplots(figsize=(size, size), layout="constrained")
-        ConfusionMatrixDisplay.from_predictions(
+        figure = confusion_matrix(
             [target for _, target, _ in self.rows],
-            [int(torch.argmax(p)) for _, _, p in self.rows],
-            labels=range(len(self.labels)),
-            display_labels=self.labels,
-            xticks_rotation="vertical",
-            cmap="Blues",
-            colorbar=False,
-            ax=axes,
+            [int(p.argmax()) for _, _, p in self.rows],
+            range(len(self.labels)),
+            self.labels,
         )
-        figure.savefig(path, dpi=120)
+        figure.savefig(folder / "confusion_matrix.png", dpi=120)
         pyplot.close(figure)

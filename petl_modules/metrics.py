@@ -1,0 +1,25 @@
+"""How metrics are read and shown."""
+
+NOT_FRACTIONS = ("loss", "mcd")  # all others are shown in percent
+LOWER_IS_BETTER = ("error_rate", "loss", "mcd")  # ends of names
+
+
+def main_metric(settings, known):
+    """What a task is judged by, of the metrics that are known: what chose the epoch."""
+    chose = settings["metric"]
+    return chose if chose in known else next(key for key in known if key != "loss")
+
+
+def lower_is_better(metric):
+    """Whether a smaller value of a metric is better."""
+    return metric.endswith(LOWER_IS_BETTER)
+
+
+def scale(metric):
+    """What a metric is multiplied by to be shown."""
+    return 1 if metric in NOT_FRACTIONS else 100
+
+
+def unit(metric):
+    """A metric's name with its unit."""
+    return metric if metric in NOT_FRACTIONS else f"{metric}, %"

@@ -1,0 +1,102 @@
+"""The search for a learning rate and a size."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from petl_modules import search as searching
+from petl_modules.config import load_config
+from petl_modules.errors import UserError
+from petl_modules.experiment import with_full_paths
+from petl_modules.search import main, search
+
+SETTINGS = {"method": "lora", "source": "embedded"}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs that take no time, best at lr=0.01; gives their configs."""
+    configs = []
+
+    def run_job(command, folder):
+        config = with_full_paths(load_config(command[2], command[3:]))
+        configs.append(config)
+        if config["lr"] > 0.018:
+            return "The loss is not finite."
+        folder.mkdir(parents=True, exist_ok=True)
+        accuracy = 1 - abs(math.log10(config["lr"] / 0.01)) / 10
+        result = dict.fromkeys(("parameters", "seconds", "peak_memory_mib", "epochs"))
+        result["metrics"] = {"valid": {"loss": 0.0, "accuracy": accuracy}}
+        (folder / "results.json").write_text(json.dumps(result))
+        (folder / "hyperparams.yaml").write_text(config.text())
+
+    monkeypatch.setattr(searching, "run_job", run_job)
+    return configs
+
+
+def test_the_best_on_the_validation_set_is_found(runs, tmp_path):
+    best = search("ESC50", {**SETTINGS, "lr": 0.005}, 12, tmp_path)
+    assert len(runs) == 12
+    assert runs[0]["lr"] == 0.005  # what is given comes first
+    assert all(0.0005 <= config["lr"] <= 0.05 for config in runs)
+    assert {config["rank"] for config in runs} <= {2, 4, 8, 16, 32}
+    # one fold, and no run looks at the test set
+    assert {(config["fold"], config["test"]) for config in runs} == {(1, False)}
+    good = [config for config in runs if config["lr"] <= 0.018]
+    nearest = min(good, key=lambda config: abs(math.log10(config["lr"] / 0.01)))
+    assert best == {"lr": nearest["lr"], "rank": nearest["rank"]}
+
+
+def test_a_search_goes_on_where_it_stopped(runs, tmp_path, monkeypatch):
+    search("ESC50", SETTINGS, 3, tmp_path)
+    fake = searching.run_job
+
+    def killed(command, folder):
+        runs.append(with_full_paths(load_config(command[2], command[3:])))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(searching, "run_job", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search("ESC50", SETTINGS, 5, tmp_path)
+    monkeypatch.setattr(searching, "run_job", fake)
+    search("ESC50", SETTINGS, 5, tmp_path)
+    assert len(runs) == 3 + 1 + 2
+    assert runs[3]["output_folder"] == runs[4]["output_folder"]  # taken up
+    assert len({config["lr"] for config in runs}) == 5
+    search("ESC50", SETTINGS, 5, tmp_path)
+    assert len(runs) == 6
+    with pytest.raises(UserError, match="holds a search with batch_size=16, now it is"):
+        search("ESC50", {**SETTINGS, "batch_size": 8}, 5, tmp_path)
+
+
+def test_a_size_that_is_given_is_not_searched(runs, tmp_path, capsys):
+    given = [f"--{key}={value}" for key, value in SETTINGS.items()]
+    main(["ESC50", "--trials=2", f"--output_folder={tmp_path}", "--rank=5", *given])
+    assert {config["rank"] for config in runs} == {5}
+    assert "Best: --lr=" in capsys.readouterr().out
+
+
+def test_what_cannot_work_stops_at_once(runs, tmp_path):
+    with pytest.raises(UserError, match="first trial failed: The loss is not finite"):
+        search("ESC50", {**SETTINGS, "lr": 0.05}, 9, tmp_path)
+    assert len(runs) == 1
+    with pytest.raises(UserError, match="no option --rnak"):
+        search("ESC50", {**SETTINGS, "rnak": 2}, 9, tmp_path)
+
+
+def test_a_run_that_does_not_see_the_test_set(class_folders, checkpoints, tmp_path):
+    settings = {
+        "data_folder": str(class_folders),
+        "source": str(checkpoints["ast"]),
+        "method": "linear",
+        "number_of_epochs": 1,
+    }
+    best = search("AudioFolder", settings, 1, tmp_path)
+    assert best == {"lr": 0.001}
+    (path,) = Path(tmp_path).glob("**/results.json")
+    assert list(json.loads(path.read_text())["metrics"]) == ["valid"]
+    rows = (path.parent / "predictions.csv").read_text().splitlines()[1:]
+    valid = json.loads((path.parent / "data" / "valid.json").read_text())
+    assert {row.split(",")[0] for row in rows} == set(valid)
