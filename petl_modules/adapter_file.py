@@ -2,6 +2,7 @@
 all that is needed to use them. Nothing in them is ever run."""
 
 import json
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from petl_modules.methods import make_method
 
 FORMAT = 1
 TENSORS, SETTINGS = "adapter.safetensors", "adapter.json"
+HERE = "."
 
 
 def save_adapter(folder, model, head, info):
@@ -60,7 +62,28 @@ def save_adapter(folder, model, head, info):
     partial.replace(folder / SETTINGS)
 
 
-def load_adapter(folder, backbone=None, source=None):
+@dataclass(frozen=True)
+class Adapter:
+    """A trained adapter on its backbone.
+
+    Attributes
+    ----------
+    model : AdaptedModel
+    head : torch.nn.Module
+        Both in eval mode.
+    info : dict
+        What `save_adapter` was given.
+    max_duration : float or None
+        Seconds after which training cut clips.
+    """
+
+    model: AdaptedModel
+    head: torch.nn.Module
+    info: dict
+    max_duration: float | None
+
+
+def read_adapter(folder, backbone=None, source=None):
     """A trained model from an adapter's folder.
 
     Arguments
@@ -68,17 +91,13 @@ def load_adapter(folder, backbone=None, source=None):
     folder : str or Path
         With adapter.safetensors and adapter.json.
     backbone : Backbone or None
-        A freshly loaded backbone; None loads the one that the file names.
+        With its pretrained weights; None loads the one that the file names.
     source : str or None
         Where that backbone is now, if not where the file says.
 
     Returns
     -------
-    model : AdaptedModel
-    head : torch.nn.Module
-        Both in eval mode.
-    info : dict
-        What `save_adapter` was given.
+    Adapter
 
     Raises
     ------
@@ -90,9 +109,7 @@ def load_adapter(folder, backbone=None, source=None):
     tensors = read_tensors(folder / TENSORS)
     made_for = settings["backbone"]
     if backbone is None:
-        backbone = load_backbone(
-            source or made_for["source"], max_duration=made_for["max_duration"]
-        )
+        backbone = load_its_backbone(folder, source)
     refuse_other_backbone(backbone, made_for, folder)
     methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
     model = AdaptedModel(backbone, methods)
@@ -106,7 +123,31 @@ def load_adapter(folder, backbone=None, source=None):
     with torch.no_grad():
         for name, tensor in head_state(head).items():
             tensor.copy_(tensors[name])
-    return model.eval(), head.eval(), settings["info"]
+    return Adapter(
+        model.eval(), head.eval(), settings["info"], made_for["max_duration"]
+    )
+
+
+def load_its_backbone(folder, source=None):
+    """The backbone that an adapter was trained on.
+
+    Arguments
+    ---------
+    folder : str or Path
+    source : str or None
+        Where that backbone is now, if not where the file says.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, or the backbone cannot be loaded.
+    """
+    folder = Path(folder)
+    made_for = read_settings(folder / SETTINGS)["backbone"]
+    if source is None:  # HERE: an adapter that lies beside its backbone
+        named = made_for["source"]
+        source = str(folder) if named == HERE else named
+    return load_backbone(source, max_duration=made_for["max_duration"])
 
 
 def head_state(head):
@@ -158,7 +199,11 @@ def refuse_other_backbone(backbone, made_for, folder):
             f"{backbone.preprocessing}."
         )
     if backbone.fingerprint() != made_for["fingerprint"]:
+        theirs, ours = made_for["max_duration"], backbone.max_duration
+        perhaps = (
+            f"; its max_duration is {theirs}, not {ours}" if theirs != ours else ""
+        )
         raise UserError(
             f"The adapter {folder} was trained on {made_for['source']}; the weights of "
-            f"{backbone.source} are others (their fingerprints differ)."
+            f"{backbone.source} are others (their fingerprints differ{perhaps})."
         )

@@ -88,7 +88,8 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         False builds random weights from the config alone; `source` may then also
         be a family: ast, wav2vec2, hubert, wavlm or whisper.
     max_duration : float or None
-        Seconds of the longest clip; stretches AST's position table if need be.
+        Seconds of the longest clip, to be kept for whoever cuts clips; stretches
+        AST's position table if need be.
     spec_freq, spec_time : int
         SpecAugment's widest masks in mel bins and frames of 10 ms, 0 for none.
         Backbones that read the waveform have no spectrogram to mask.
@@ -121,13 +122,16 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
     masks = spec_freq or spec_time
     augment = SpecAugment(spec_freq, spec_time, fill) if masks else None
     if kind == "audio-spectrogram-transformer":
-        return ASTBackbone(model, source, preprocessing, max_duration, augment)
-    if kind == "whisper":
-        return WhisperBackbone(model, source, preprocessing, augment)
-    if augment is not None:
-        logger.info("%s reads the waveform: SpecAugment is off.", kind)
-    backbone = WavLMBackbone if kind == "wavlm" else WaveformBackbone
-    return backbone(model, source, preprocessing)
+        backbone = ASTBackbone(model, source, preprocessing, max_duration, augment)
+    elif kind == "whisper":
+        backbone = WhisperBackbone(model, source, preprocessing, augment)
+    else:
+        if augment is not None:
+            logger.info("%s reads the waveform: SpecAugment is off.", kind)
+        waveform = WavLMBackbone if kind == "wavlm" else WaveformBackbone
+        backbone = waveform(model, source, preprocessing)
+    backbone.max_duration = max_duration
+    return backbone
 
 
 def load_config(source, pretrained):

@@ -33,7 +33,6 @@ class ASTBackbone(Backbone):
     ):
         rate = preprocessing["sampling_rate"]
         super().__init__(model, AST, source, rate, preprocessing, spec_augment)
-        self.max_duration = max_duration
         self.filterbank = KaldiFilterbank(rate, model.config.num_mel_bins)
         positions = model.embeddings.position_embeddings
         self.grid = model.embeddings.get_shape(model.config)

@@ -38,6 +38,12 @@ class Tokens:
     bands: int = 1
     layers: tuple = field(default=None, repr=False)
 
+    def rows(self, index):
+        """The tokens of some clips of the batch."""
+        layers = self.layers and tuple(layer.rows(index) for layer in self.layers)
+        hidden, mask = self.hidden[index], self.mask[index]
+        return replace(self, hidden=hidden, mask=mask, layers=layers)
+
     def in_time(self):
         """The sound's tokens by time, bands averaged: hidden states `(batch, steps,
         hidden)` and the numbers of valid steps `(batch,)`."""
@@ -78,7 +84,7 @@ class Backbone(nn.Module):
         Maps features to features; used only while `augment` is on.
     """
 
-    max_duration = None  # seconds that a position table was stretched for
+    max_duration = None  # seconds of the longest clip, if that was said
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -135,8 +141,7 @@ class Backbone(nn.Module):
         states, run = [], {}
         padded = not bool(tokens.mask.all())  # one look, before the loop: it waits
         for points in self.points.layers:
-            for function in points.before:
-                tokens = function(tokens)
+            tokens = points.enter(tokens)
             states.append(tokens)
             self.points.mask = tokens.mask if padded else None
             attention_mask = tokens.mask[:, None, None, :] if padded else None
