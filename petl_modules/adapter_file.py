@@ -200,10 +200,8 @@ def refuse_other_backbone(backbone, made_for, folder):
         )
     if backbone.fingerprint() != made_for["fingerprint"]:
         theirs, ours = made_for["max_duration"], backbone.max_duration
-        perhaps = (
-            f"; its max_duration is {theirs}, not {ours}" if theirs != ours else ""
-        )
+        cut = f"; its max_duration is {theirs}, not {ours}" if theirs != ours else ""
         raise UserError(
             f"The adapter {folder} was trained on {made_for['source']}; the weights of "
-            f"{backbone.source} are others (their fingerprints differ{perhaps})."
+            f"{backbone.source} are others (their fingerprints differ{cut})."
         )

@@ -186,7 +186,7 @@ def test_long_clips_are_cut_as_each_adapter_was_trained(checkpoints, family, tmp
     )
     cut = saved(checkpoints[family], tmp_path / "cut", methods, labels, cut=0.4)
     adapters.add(cut, "cut")
-    wavs, lens = clips()
+    wavs, _ = clips()
     whole, short = adapters.classify_batch(wavs[[0, 0]], None, ["whole", "cut"])
     for name, wav, expected in (
         ("whole", wavs[0], whole),

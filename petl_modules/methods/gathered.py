@@ -53,7 +53,7 @@ GATHERED = {Bottleneck: GatheredBottleneck, LoRA: GatheredLoRA}
 
 @torch.no_grad()
 def stacked(modules, tensor_of):
-    """`(modules, ...)`: a tensor of each module, filled up with zeros to the largest."""
+    """`(modules, ...)`: a tensor of each, filled up with zeros to the largest."""
     tensors = [None if m is None else tensor_of(m) for m in modules]
     present = [tensor for tensor in tensors if tensor is not None]
     sizes = zip(*(tensor.shape for tensor in present), strict=True)
