@@ -21,7 +21,7 @@ TENSORS, SETTINGS = "adapter.safetensors", "adapter.json"
 HERE = "."
 
 
-def save_adapter(folder, model, head, info):
+def save_adapter(folder, model, head, info, source=None):
     """Save what training changed, and nothing of the frozen backbone.
 
     Arguments
@@ -33,6 +33,9 @@ def save_adapter(folder, model, head, info):
         Of `petl_modules.heads`.
     info : dict
         JSON-able facts for whoever uses the adapter: labels, recipe, metrics.
+    source : str or None
+        Where the backbone is to be found, None for where it was loaded from; `HERE`
+        for the adapter's own folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,7 @@ def save_adapter(folder, model, head, info):
         "format": FORMAT,
         "methods": [{"name": m.name, "knobs": m.knobs} for m in model.methods],
         "backbone": {
-            "source": str(backbone.source),
+            "source": str(source or backbone.source),
             "family": backbone.family,
             "fingerprint": backbone.fingerprint(),
             "max_duration": backbone.max_duration,
@@ -157,12 +160,7 @@ def head_state(head):
 
 def read_settings(path):
     """The content of adapter.json, checked as far as loading relies on it."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no adapter at {path}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+    settings = read_json(path)
     needed = {"format", "methods", "backbone", "head", "info"}
     lacking = needed - settings.keys() if isinstance(settings, dict) else needed
     if lacking:
@@ -174,8 +172,18 @@ def read_settings(path):
     return settings
 
 
+def read_json(path):
+    """The content of an adapter's JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no adapter at {path}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+
+
 def read_tensors(path):
-    """The tensors of adapter.safetensors."""
+    """The tensors of an adapter's safetensors file."""
     try:
         return load_file(path)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from transformers import (
     ASTConfig,
     ASTModel,
     AutoConfig,
+    AutoFeatureExtractor,
     HubertConfig,
     HubertModel,
     PreTrainedConfig,
@@ -29,7 +30,7 @@ from petl_modules.backbones.whisper import WhisperBackbone
 from petl_modules.embedded import MODEL_FOLDER
 from petl_modules.errors import UserError
 
-__all__ = ["Backbone", "Tokens", "load_backbone"]
+__all__ = ["Backbone", "Tokens", "load_backbone", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         If there is no such checkpoint, it is of no known family, or it lacks
         weights.
     """
-    folder = str(MODEL_FOLDER) if source == "embedded" else str(source)
+    folder = checkpoint_of(source)
     config = load_config(folder, pretrained)
     kind = config.model_type
     if kind not in MODELS:
@@ -132,6 +133,39 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         backbone = waveform(model, source, preprocessing)
     backbone.max_duration = max_duration
     return backbone
+
+
+def save_checkpoint(backbone, folder):
+    """Save a backbone as a checkpoint in transformers' layout, with its preprocessor.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        Parts that it does not use (Whisper's decoder) and the preprocessor's settings
+        come from where it was loaded.
+    folder : str or Path
+    """
+    source = checkpoint_of(backbone.source)
+    model = backbone.model
+    if model.config.model_type == "whisper":
+        whole = load_model(source, load_config(source, pretrained=True))
+        whole.encoder.load_state_dict(model.state_dict())
+        model = whole
+    model.config._attn_implementation = None  # ours is known to nobody else
+    model.save_pretrained(folder)
+    model.config._attn_implementation = attention.NAME
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(source)
+    except OSError:  # a checkpoint without, whose family's defaults hold
+        return
+    if backbone.stretched:
+        extractor.max_length = model.config.max_length
+    extractor.save_pretrained(folder)
+
+
+def checkpoint_of(source):
+    """The folder or hub id of a source."""
+    return str(MODEL_FOLDER) if source == "embedded" else str(source)
 
 
 def load_config(source, pretrained):

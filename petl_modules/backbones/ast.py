@@ -43,6 +43,13 @@ class ASTBackbone(Backbone):
                 longer = stretched(positions.data, self.grid, tokens)
                 model.embeddings.position_embeddings = nn.Parameter(longer)
                 self.grid = (self.grid[0], tokens)
+                self.stretched = True
+                config = (
+                    model.config
+                )  # says what the table is now, for whoever saves it
+                config.max_length = (
+                    tokens - 1
+                ) * config.time_stride + config.patch_size
 
     def time_tokens(self, frames):
         """Number of patches along time that lie inside `frames` frames."""

@@ -85,6 +85,7 @@ class Backbone(nn.Module):
     """
 
     max_duration = None  # seconds of the longest clip, if that was said
+    stretched = False  # whether its position table is longer than the checkpoint's
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
