@@ -57,8 +57,8 @@ def to_peft(model, folder):
     ranks = {update.a.out_features for update in model.petl.values()}
     if len(ranks) > 1:
         raise UserError(
-            f"The LoRA has the ranks {sorted(ranks)}, PEFT's format is written for one: "
-            "train with rank instead of reduction_rate."
+            f"The LoRA has the ranks {sorted(ranks)}, and PEFT's format is written for "
+            "one: train with rank instead of reduction_rate."
         )
     folder = Path(folder)
     refuse_full(folder)
@@ -181,7 +181,7 @@ def refuse_unknown(config, folder):
     for key, plain in PLAIN.items():
         if config.get(key, plain) != plain:
             raise UserError(
-                f"The LoRA of {folder} has {key}={config[key]}, which is not known here."
+                f"The LoRA of {folder} has {key}={config[key]}, which is unknown here."
             )
     if not {"r", "lora_alpha"} <= config.keys():
         raise UserError(f"{folder / CONFIG} lacks r or lora_alpha.")

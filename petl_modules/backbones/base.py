@@ -107,15 +107,19 @@ class Backbone(nn.Module):
         """The model type in transformers' terms, such as whisper."""
         return self.model.config.model_type
 
-    def embed(self, wavs, wav_lens):
-        """Waveforms `(batch, samples)` and lengths in samples `(batch,)` to the
-        `Tokens` that enter the first layer."""
+    def embed(self, wavs, counts):
+        """Waveforms `(batch, samples)`, as long as the longest clip, and lengths in
+        samples `(batch,)` to the `Tokens` that enter the first layer."""
         raise NotImplementedError
 
     def steps(self, samples):
         """Steps of time that clips of so many samples have, a tensor of whole
         numbers."""
         raise NotImplementedError
+
+    def capacity(self):
+        """Samples of the longest clip that fits its position table, or None."""
+        return None
 
     def run_layer(self, layer, hidden, attention_mask, state):
         """One layer; `state` is a dict that lives as long as one forward pass."""
@@ -138,9 +142,13 @@ class Backbone(nn.Module):
         Tokens
             After the last LayerNorm.
         """
-        tokens = self.embed(wavs, sample_counts(wavs, wav_lens))
+        counts, padded = sample_counts(wavs, wav_lens), wav_lens is not None
+        if padded:
+            wavs = wavs[:, : int(counts.max())]
+        tokens = self.embed(wavs, counts)
+        if padded:  # one look, before the loop: it waits
+            padded = not bool(tokens.mask.all())
         states, run = [], {}
-        padded = not bool(tokens.mask.all())  # one look, before the loop: it waits
         for points in self.points.layers:
             tokens = points.enter(tokens)
             states.append(tokens)
