@@ -91,6 +91,15 @@ class Adapters:
         """The classes or symbols of the adapter in use."""
         return self._loaded[self.in_use].labels
 
+    @property
+    def max_duration(self):
+        """Seconds of a clip that the adapter in use reads, None for all."""
+        return self._loaded[self.in_use].max_duration
+
+    def gives(self, name):
+        """What an adapter gives: label or text."""
+        return self._named(name).gives
+
     def add(self, folder, name=None):
         """Load one more adapter; the first that is added is put to use.
 
