@@ -16,28 +16,7 @@ from rich.table import Table
 
 from petl_modules.console import quiet, refusing
 from petl_modules.data import is_audio
-from petl_modules.errors import UserError
 from petl_modules.inference import load_adapter
-
-
-def recordings(paths):
-    """The files that paths name, folders searched; sorted within a folder.
-
-    Raises
-    ------
-    UserError
-        For a folder without recordings, or no such path.
-    """
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and is_audio(p))
-            if not inside:
-                raise UserError(f"There are no recordings in the folder {path}.")
-            found += inside
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))
 
 
 def main(argv=None):
@@ -52,8 +31,14 @@ def main(argv=None):
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(argv)
     adapter = load_adapter(options.adapter, None, options.source, options.device)
-    paths = recordings(options.paths)
-    answers = adapter.answer_files(paths, None, options.batch_size, progress=True)
+    found = {path: recordings(path) for path in options.paths}
+    files = list(dict.fromkeys(file for inside in found.values() for file in inside))
+    answers = adapter.answer_files(files, None, options.batch_size, progress=True)
+    answers += [
+        {"file": path, "error": f"There are no recordings in the folder {path}."}
+        for path, inside in found.items()
+        if not inside
+    ]
     if options.json:
         print(json.dumps(answers, indent=1, ensure_ascii=False))
     else:
@@ -62,6 +47,14 @@ def main(argv=None):
     for error in failed:
         print(f"error: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def recordings(path):
+    """The file that a path names, or those in a folder, sorted."""
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.is_file() and is_audio(p))
 
 
 def positive(text):

@@ -9,7 +9,6 @@ import sys
 import pytest
 from conftest import run, tone
 
-from petl_modules.errors import UserError
 from petl_modules.inference import load_adapter
 from petl_modules.predict import recordings
 
@@ -37,7 +36,7 @@ def predict(*arguments):
 
 def test_answers_are_those_of_the_runs_test(adapter, class_folders):
     classifier = load_adapter(adapter)
-    answers = classifier.answer_files(recordings([class_folders]), batch_size=7)
+    answers = classifier.answer_files(recordings(class_folders), batch_size=7)
     by_name = {answer["file"]: answer for answer in answers}
     with open(adapter / "predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -58,13 +57,15 @@ def test_the_command_line_answers_around_broken_files(adapter, class_folders, tm
     (tmp_path / "b.wav").write_text("no sound")
     tone(tmp_path / "long.wav", 300, 3.0)  # longer than the position table
     (tmp_path / "notes.txt").write_text("no sound")
-    done = predict(adapter, tmp_path, "--json")
+    (tmp_path / "empty").mkdir()
+    done = predict(adapter, tmp_path / "empty", tmp_path, "--json")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    first, broken, long = json.loads(done.stdout)
+    first, broken, long, empty = json.loads(done.stdout)
+    assert "no recordings in the folder" in empty["error"]
     assert first["label"] in {"low", "middle", "high"}
     assert "b.wav cannot be read" in broken["error"]
     assert "long.wav" in long["error"] and "max_duration" in long["error"]
-    assert done.stderr.count("error: ") == 2
+    assert done.stderr.count("error: ") == 3
     done = predict(adapter, tmp_path / "a.wav")
     assert done.returncode == 0 and first["label"] in done.stdout
 
@@ -72,7 +73,5 @@ def test_the_command_line_answers_around_broken_files(adapter, class_folders, tm
 def test_what_cannot_be_answered_at_all_is_said(adapter, tmp_path):
     done = predict(tmp_path, "a.wav")
     assert done.returncode == 2 and "no adapter at" in done.stderr
-    with pytest.raises(UserError, match="no recordings in the folder"):
-        recordings([tmp_path])
     (answer,) = load_adapter(adapter).answer_files(["gone.wav"])
     assert "gone.wav is missing" in answer["error"]
