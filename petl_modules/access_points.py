@@ -114,11 +114,16 @@ class AccessPoints:
     mask : torch.Tensor or None
         Set by the backbone while it runs: `(batch, time)`, True for valid tokens,
         None when all are valid. Hooked functions receive it.
+    owner : object or None
+        Whom functions that are hooked in belong to; they act while it is the owner,
+        so that several adapted models can take turns on one backbone.
     """
 
     def __init__(self, model, family, hidden_size):
         self.hidden_size = hidden_size
         self.mask = None
+        self.owner = None
+        self.handles = []  # (owner, what removes its hook)
         modules = model.get_submodule(family.layers)
         self.layers = [
             LayerPoints(self, i, module, family) for i, module in enumerate(modules)
@@ -127,6 +132,24 @@ class AccessPoints:
             self.last_norm = self.layers[-1].norms["ffn"]
         else:
             self.last_norm = model.get_submodule(family.last_norm)
+
+    def hook_in(self, register, hook):
+        """Register a hook that acts while the present owner is the owner."""
+        owner = self.owner
+
+        def owned(*args):
+            return hook(*args) if owner is self.owner else None
+
+        self.handles.append((owner, register(owned, with_kwargs=True)))
+
+    def forget(self, owner):
+        """Take out all that was hooked in for an owner."""
+        for theirs, handle in self.handles:
+            if theirs is owner:
+                handle.remove()
+        self.handles = [pair for pair in self.handles if pair[0] is not owner]
+        for layer in self.layers:
+            layer.functions = [pair for pair in layer.functions if pair[0] is not owner]
 
 
 class LayerPoints:
@@ -142,14 +165,12 @@ class LayerPoints:
         The LayerNorm of mhsa and of ffn.
     projections : dict
         q, k, v, o, fc1, fc2, each a `Site` around one Linear.
-    before : list of callable
-        Functions from tokens to tokens, run before the layer.
     """
 
     def __init__(self, points, index, module, family):
         find = module.get_submodule
         self.points, self.index, self.module = points, index, module
-        self.before = []
+        self.functions = []  # (owner, function)
         entry, exit_ = map(find, family.ffn)
         self.sites = {
             "mhsa": Site(points, find(family.mhsa), find(family.mhsa)),
@@ -163,20 +184,26 @@ class LayerPoints:
         }
         self.post_norm = family.last_norm is None
 
+    def before(self, function):
+        """Replace the tokens that enter the layer by `function(tokens)`."""
+        self.functions.append((self.points.owner, function))
+
+    def enter(self, tokens):
+        """The tokens that enter the layer, as the functions before it change them."""
+        for owner, function in self.functions:
+            if owner is self.points.owner:
+                tokens = function(tokens)
+        return tokens
+
     def on_block_output(self, function):
         """Replace the feed-forward block's output h, its residual included, by
         `function(h, mask)`; in post-norm layers that is what the last norm reads."""
-        points = self.points
         if self.post_norm:
-            self.norms["ffn"].register_forward_pre_hook(
-                lambda module, args: (function(args[0], points.mask), *args[1:])
-            )
+            norm = self.norms["ffn"]
+            Site(self.points, norm, norm).before(function)
         else:
-            self.module.register_forward_hook(
-                lambda module, args, output: replace_first(
-                    output, function(first(output), points.mask)
-                )
-            )
+            block = Site(self.points, self.module, self.module)
+            block.around(lambda x, h, mask: function(h, mask))
 
 
 @dataclass(eq=False)
@@ -188,51 +215,44 @@ class Site:
     ----------
     module : torch.nn.Module
         The entry module.
-    enabled : bool
-        Whether functions put around the site act (not while merged).
     """
 
     points: AccessPoints
     module: nn.Module
     exit: nn.Module
-    enabled: bool = True
     inputs: list = field(default_factory=list)
 
     def before(self, function):
         """Replace the site's input z by `function(z, mask)`."""
 
         def hook(module, args, kwargs):
-            if not self.enabled:
-                return None
             return with_first_input(
                 args, kwargs, function(first_input(args, kwargs), self.points.mask)
             )
 
-        self.module.register_forward_pre_hook(hook, with_kwargs=True)
+        self.points.hook_in(self.module.register_forward_pre_hook, hook)
 
     def around(self, function):
         """Replace the site's output by `function(z, output, mask)`."""
         if self.module is self.exit:
 
             def hook(module, args, kwargs, output):
-                if not self.enabled:
-                    return None
                 z = first_input(args, kwargs)
                 new = function(z, first(output), self.points.mask)
                 return replace_first(output, new)
 
-            self.module.register_forward_hook(hook, with_kwargs=True)
+            self.points.hook_in(self.exit.register_forward_hook, hook)
             return
 
         # The site is no module of its own: remember z until its last module is done.
         def enter(module, args, kwargs):
             self.inputs.append(first_input(args, kwargs))
 
-        def leave(module, args, output):
+        def leave(module, args, kwargs, output):
             return function(self.inputs.pop(), output, self.points.mask)
 
-        self.module.register_forward_pre_hook(enter, with_kwargs=True)
-        self.exit.register_forward_hook(leave)
+        self.points.hook_in(self.module.register_forward_pre_hook, enter)
+        self.points.hook_in(self.exit.register_forward_hook, leave)
 
     def with_argument(self, name, make):
         """Call the site's module with one more keyword argument, `name=make()`."""
@@ -240,7 +260,7 @@ class Site:
         def hook(module, args, kwargs):
             return args, {**kwargs, name: make()}
 
-        self.module.register_forward_pre_hook(hook, with_kwargs=True)
+        self.points.hook_in(self.module.register_forward_pre_hook, hook)
 
 
 def first_input(args, kwargs):

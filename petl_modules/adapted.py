@@ -43,7 +43,8 @@ class AdaptedModel(nn.Module):
     Arguments
     ---------
     backbone : petl_modules.backbones.Backbone
-        Freshly loaded: one backbone serves one adapted model.
+        Freshly loaded, or one that served another adapted model: it then serves this
+        one (`petl_modules.inference` lets several take turns).
     method : Method or list of Method
         From `petl_modules.methods.make_method`; a list is applied in its order.
 
@@ -72,8 +73,10 @@ class AdaptedModel(nn.Module):
         self.merged = False
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
+        self.places = {}  # name of a module -> (method, layer, site)
         backbone.fingerprint()  # of the weights as loaded, before any training
         backbone.requires_grad_(False)
+        self.points.owner = self
         last_norm = self.points.last_norm
         for method_ in self.methods:
             before = len(self._kinds)
@@ -96,6 +99,7 @@ class AdaptedModel(nn.Module):
         if key in self.petl:
             raise UserError(f"The method {method.name} is given twice.")
         self.petl[key] = module
+        self.places[key] = method, layer, site
         for name, _ in module.named_parameters():
             self._kinds[f"{key}.{name}"] = ("petl", site)
         return module
@@ -161,6 +165,10 @@ class AdaptedModel(nn.Module):
         spared = getattr(self.petl[key], "no_decay", ()) if key in self.petl else ()
         return parameter.ndim > 1 and inner not in spared
 
+    def backbone_tensors(self):
+        """`{parameter of the backbone: its trained value}`; not copies."""
+        return {p: p.data for p in self._trained.values()}
+
     def trained_state(self):
         """All tensors that training changes, buffers included, by name; not copies."""
         return {
@@ -200,6 +208,7 @@ class AdaptedModel(nn.Module):
         if not self.merged:
             for method in self.methods:
                 method.merge(self)
+            self.points.owner = None
             self.merged = True
 
     def unmerge(self):
@@ -207,6 +216,7 @@ class AdaptedModel(nn.Module):
         if self.merged:
             for method in reversed(self.methods):
                 method.unmerge(self)
+            self.points.owner = self
             self.merged = False
 
     # Features below the head, which a linear probe computes only once
@@ -248,6 +258,8 @@ class AdaptedModel(nn.Module):
     # Helpers
 
     def _train(self, name, parameter, kind, site):
+        # A tensor of its own: whoever holds the pretrained one keeps it as it was
+        parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
         self._drop(parameter)
         self._trained[name] = parameter

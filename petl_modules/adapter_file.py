@@ -2,6 +2,7 @@
 all that is needed to use them. Nothing in them is ever run."""
 
 import json
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from petl_modules.methods import make_method
 
 FORMAT = 1
 TENSORS, SETTINGS = "adapter.safetensors", "adapter.json"
+HERE = "."
 
 
-def save_adapter(folder, model, head, info):
+def save_adapter(folder, model, head, info, source=None):
     """Save what training changed, and nothing of the frozen backbone.
 
     Arguments
@@ -31,6 +33,9 @@ def save_adapter(folder, model, head, info):
         Of `petl_modules.heads`.
     info : dict
         JSON-able facts for whoever uses the adapter: labels, recipe, metrics.
+    source : str or None
+        Where the backbone is to be found, None for where it was loaded from; `HERE`
+        for the adapter's own folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +46,7 @@ def save_adapter(folder, model, head, info):
         "format": FORMAT,
         "methods": [{"name": m.name, "knobs": m.knobs} for m in model.methods],
         "backbone": {
-            "source": str(backbone.source),
+            "source": str(source or backbone.source),
             "family": backbone.family,
             "fingerprint": backbone.fingerprint(),
             "max_duration": backbone.max_duration,
@@ -60,7 +65,28 @@ def save_adapter(folder, model, head, info):
     partial.replace(folder / SETTINGS)
 
 
-def load_adapter(folder, backbone=None, source=None):
+@dataclass(frozen=True)
+class Adapter:
+    """A trained adapter on its backbone.
+
+    Attributes
+    ----------
+    model : AdaptedModel
+    head : torch.nn.Module
+        Both in eval mode.
+    info : dict
+        What `save_adapter` was given.
+    max_duration : float or None
+        Seconds after which training cut clips.
+    """
+
+    model: AdaptedModel
+    head: torch.nn.Module
+    info: dict
+    max_duration: float | None
+
+
+def read_adapter(folder, backbone=None, source=None):
     """A trained model from an adapter's folder.
 
     Arguments
@@ -68,17 +94,13 @@ def load_adapter(folder, backbone=None, source=None):
     folder : str or Path
         With adapter.safetensors and adapter.json.
     backbone : Backbone or None
-        A freshly loaded backbone; None loads the one that the file names.
+        With its pretrained weights; None loads the one that the file names.
     source : str or None
         Where that backbone is now, if not where the file says.
 
     Returns
     -------
-    model : AdaptedModel
-    head : torch.nn.Module
-        Both in eval mode.
-    info : dict
-        What `save_adapter` was given.
+    Adapter
 
     Raises
     ------
@@ -90,9 +112,7 @@ def load_adapter(folder, backbone=None, source=None):
     tensors = read_tensors(folder / TENSORS)
     made_for = settings["backbone"]
     if backbone is None:
-        backbone = load_backbone(
-            source or made_for["source"], max_duration=made_for["max_duration"]
-        )
+        backbone = load_its_backbone(folder, source)
     refuse_other_backbone(backbone, made_for, folder)
     methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
     model = AdaptedModel(backbone, methods)
@@ -106,7 +126,31 @@ def load_adapter(folder, backbone=None, source=None):
     with torch.no_grad():
         for name, tensor in head_state(head).items():
             tensor.copy_(tensors[name])
-    return model.eval(), head.eval(), settings["info"]
+    return Adapter(
+        model.eval(), head.eval(), settings["info"], made_for["max_duration"]
+    )
+
+
+def load_its_backbone(folder, source=None):
+    """The backbone that an adapter was trained on.
+
+    Arguments
+    ---------
+    folder : str or Path
+    source : str or None
+        Where that backbone is now, if not where the file says.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, or the backbone cannot be loaded.
+    """
+    folder = Path(folder)
+    made_for = read_settings(folder / SETTINGS)["backbone"]
+    if source is None:  # HERE: an adapter that lies beside its backbone
+        named = made_for["source"]
+        source = str(folder) if named == HERE else named
+    return load_backbone(source, max_duration=made_for["max_duration"])
 
 
 def head_state(head):
@@ -116,12 +160,7 @@ def head_state(head):
 
 def read_settings(path):
     """The content of adapter.json, checked as far as loading relies on it."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no adapter at {path}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+    settings = read_json(path)
     needed = {"format", "methods", "backbone", "head", "info"}
     lacking = needed - settings.keys() if isinstance(settings, dict) else needed
     if lacking:
@@ -133,8 +172,18 @@ def read_settings(path):
     return settings
 
 
+def read_json(path):
+    """The content of an adapter's JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no adapter at {path}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+
+
 def read_tensors(path):
-    """The tensors of adapter.safetensors."""
+    """The tensors of an adapter's safetensors file."""
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -158,7 +207,9 @@ def refuse_other_backbone(backbone, made_for, folder):
             f"{backbone.preprocessing}."
         )
     if backbone.fingerprint() != made_for["fingerprint"]:
+        theirs, ours = made_for["max_duration"], backbone.max_duration
+        cut = f"; its max_duration is {theirs}, not {ours}" if theirs != ours else ""
         raise UserError(
             f"The adapter {folder} was trained on {made_for['source']}; the weights of "
-            f"{backbone.source} are others (their fingerprints differ)."
+            f"{backbone.source} are others (their fingerprints differ{cut})."
         )

@@ -2,12 +2,14 @@
 
 `python -m petl_modules.speed` prints, from one run: module by module, a mixture or
 prefix against the form that one would write down first; the cached linear probe
-against the uncached one; and the step time and peak memory of every method on a
-whole backbone. Ratios are of medians in this run, on this machine.
+against the uncached one; two adapters that serve one batch against switching between
+them; and the step time and peak memory of every method on a whole backbone. Ratios
+are of medians in this run, on this machine.
 """
 
 import argparse
 import statistics
+import tempfile
 import time
 
 import torch
@@ -18,9 +20,11 @@ from torch import nn
 from tqdm import tqdm
 
 from petl_modules.adapted import AdaptedModel
+from petl_modules.adapter_file import save_adapter
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.attention import attention_with_prefix
 from petl_modules.heads import ClassificationHead
+from petl_modules.inference import load_adapter
 from petl_modules.measure import (
     peak_memory_mib,
     reset_peak_memory,
@@ -43,6 +47,7 @@ def main(argv=None):
     )
     console.print(module_table(options))
     console.print(probe_table(options))
+    console.print(adapters_table(options))
     console.print(method_steps(options))
 
 
@@ -174,6 +179,48 @@ def probe_table(options):
     table.add_row("cached, the first", f"{first * 1e3:.1f}", "")
     table.add_row(
         "cached, the others", f"{second * 1e3:.2f}", f"{first / second:.0f} x faster"
+    )
+    return table
+
+
+def adapters_table(options):
+    """Two adapters on one backbone: a batch that mixes them against switching for each
+    clip, and the peak memory of two against that of one."""
+    clips = torch.randn(4 * options.batch_size, 16000)
+    labels = [str(label) for label in range(options.classes)]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in "ab":
+            model, head, _ = whole_model("bottleneck", options)
+            save_adapter(f"{folder}/{name}", model, head, {"labels": labels})
+        del model, head
+        reset_peak_memory(options.device)
+        adapters = load_adapter(f"{folder}/a", "a", device=options.device)
+        adapters.classify_batch(clips)
+        peaks = [peak_memory_mib(options.device)]
+        reset_peak_memory(options.device)
+        adapters.add(f"{folder}/b", "b")
+    names = ["a", "b"] * (len(clips) // 2)
+
+    def mixed():
+        adapters.classify_batch(clips, adapters=names)
+
+    def switching():
+        for name, clip in zip(names, clips, strict=True):
+            adapters.use(name)
+            adapters.classify_batch(clip.unsqueeze(0))
+
+    mixed()
+    peaks.append(peak_memory_mib(options.device))
+    together, apart = interleaved([mixed, switching], options)
+    table = Table("two adapters", "ms", "", "peak MiB", "of one adapter's")
+    table.title = f"{len(clips)} clips of 1 s, {options.source}, bottleneck"
+    table.add_row("switching for each clip", f"{apart * 1e3:.0f}")
+    table.add_row(
+        "one mixed batch",
+        f"{together * 1e3:.0f}",
+        f"{apart / together:.1f} x faster",
+        f"{peaks[1]:.0f}",
+        f"{peaks[1] / peaks[0]:.2f}",
     )
     return table
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint
 
 from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import load_adapter, save_adapter
+from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
 from petl_modules.errors import UserError
 from petl_modules.heads import ClassificationHead
@@ -51,43 +51,43 @@ def test_tensors_too_many_missing_or_misshaped_are_refused(adapter):
     name = "layer0_mhsa_conformer.batch_norm.running_mean"
     change(adapter, lambda t: t.update(extra=torch.zeros(2)))
     with pytest.raises(UserError, match="extra"):
-        load_adapter(adapter)
+        read_adapter(adapter)
     change(adapter, lambda t: (t.pop("extra"), t.pop(name)))
     with pytest.raises(UserError, match="missing"):
-        load_adapter(adapter)
+        read_adapter(adapter)
     change(adapter, lambda t: t.update({**original, name: torch.zeros(7)}))
     with pytest.raises(UserError, match="shape"):
-        load_adapter(adapter)
+        read_adapter(adapter)
 
 
 def test_damaged_files_are_refused(adapter, tmp_path):
     with pytest.raises(UserError, match="no adapter"):
-        load_adapter(tmp_path / "nowhere")
+        read_adapter(tmp_path / "nowhere")
     path = adapter / "adapter.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cut short"):
-        load_adapter(adapter)
+        read_adapter(adapter)
     settings = adapter / "adapter.json"
     settings.write_text(settings.read_text()[:100])
     with pytest.raises(UserError, match="damaged"):
-        load_adapter(adapter)
+        read_adapter(adapter)
     settings.write_text("[]")
     with pytest.raises(UserError, match="lacks"):
-        load_adapter(adapter)
+        read_adapter(adapter)
 
 
 def test_other_backbones_are_refused(adapter, tmp_path):
     other = tiny_checkpoint("whisper", tmp_path / "other", seed=1)
     with pytest.raises(UserError, match="fingerprints differ"):
-        load_adapter(adapter, source=other)
+        read_adapter(adapter, source=other)
     other = tiny_checkpoint("wavlm", tmp_path / "wavlm")
     with pytest.raises(UserError, match="not on a wavlm model"):
-        load_adapter(adapter, backbone=load_backbone(other))
+        read_adapter(adapter, backbone=load_backbone(other))
 
 
 def test_unknown_methods_in_a_file_are_refused(adapter):
     path = adapter / "adapter.json"
     path.write_text(path.read_text().replace('"conformer"', '"os.system"'))
     with pytest.raises(UserError, match=r"no method os\.system"):
-        load_adapter(adapter)
+        read_adapter(adapter)

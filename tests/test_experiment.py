@@ -11,7 +11,7 @@ import torch
 from conftest import command, run
 from safetensors.torch import load_file
 
-from petl_modules.adapter_file import load_adapter
+from petl_modules.adapter_file import read_adapter
 from petl_modules.data import read_clip
 
 QUICK = ("--number_of_epochs=2", "--batch_size=8", "--max_duration=1.0")
@@ -80,15 +80,15 @@ def test_a_run_leaves_everything(finished_run):
 
 def test_the_adapter_file_repeats_the_tests_predictions(finished_run):
     _, folder, _ = finished_run
-    model, head, info = load_adapter(folder)
+    adapter = read_adapter(folder)
     rows = (folder / "predictions.csv").read_text().splitlines()[1:]
     test = json.loads((folder / "data" / "test.json").read_text())
     assert len(rows) == len(test) == 6
     for row in rows:
         key, _, prediction, probability = row.split(",")
         clip = read_clip(test[key]["wav"], 16000)[None, :16000]
-        guess = head(model(clip)).detach().softmax(-1)[0]
-        assert info["labels"][int(guess.argmax())] == prediction
+        guess = adapter.head(adapter.model(clip)).detach().softmax(-1)[0]
+        assert adapter.info["labels"][int(guess.argmax())] == prediction
         assert float(guess.max()) == pytest.approx(float(probability), abs=2e-4)
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny import FAMILIES
 
 from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import load_adapter, save_adapter
+from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
 from petl_modules.errors import UserError
 from petl_modules.heads import ClassificationHead
@@ -149,11 +149,11 @@ def test_saved_and_loaded_gives_equal_outputs(checkpoints, family, case, tmp_pat
     model, head = build(checkpoints[family], case)
     trained(model, head)
     save_adapter(tmp_path, model, head, {"labels": ["a", "b", "c"]})
-    loaded, loaded_head, info = load_adapter(tmp_path)
-    assert info == {"labels": ["a", "b", "c"]}
+    loaded = read_adapter(tmp_path)
+    assert loaded.info == {"labels": ["a", "b", "c"]}
     wavs, lens = batch((9600, 5000), seed=5)
     expected = head.eval()(model.eval()(wavs, lens))
-    assert torch.equal(loaded_head(loaded(wavs, lens)), expected)
+    assert torch.equal(loaded.head(loaded.model(wavs, lens)), expected)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

@@ -7,11 +7,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from conftest import run, tone
 
-from petl_modules.errors import UserError
-from petl_modules.predict import Classifier, recordings
+from petl_modules.inference import load_adapter
+from petl_modules.predict import recordings
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,8 @@ def predict(*arguments):
 
 
 def test_answers_are_those_of_the_runs_test(adapter, class_folders):
-    classifier = Classifier(adapter)
-    answers = classifier.classify_files(recordings([class_folders]), batch_size=7)
+    classifier = load_adapter(adapter)
+    answers = classifier.answer_files(recordings(class_folders), batch_size=7)
     by_name = {answer["file"]: answer for answer in answers}
     with open(adapter / "predictions.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -53,28 +52,20 @@ def test_answers_are_those_of_the_runs_test(adapter, class_folders):
         assert alone["probability"] == pytest.approx(answer["probability"], abs=1e-4)
 
 
-def test_long_clips_are_cut_as_in_training(checkpoints, adapter):
-    classifier = Classifier(adapter)
-    classifier.model.backbone.max_duration = 0.5
-    torch.manual_seed(0)
-    wavs = torch.randn(2, 16000) * 0.1
-    whole = classifier.classify_batch(wavs, torch.tensor([1.0, 0.25]))
-    cut = classifier.classify_batch(wavs[:, :8000], torch.tensor([1.0, 0.5]))
-    torch.testing.assert_close(whole, cut)
-
-
 def test_the_command_line_answers_around_broken_files(adapter, class_folders, tmp_path):
     shutil.copy(class_folders / "low" / "low0.wav", tmp_path / "a.wav")
     (tmp_path / "b.wav").write_text("no sound")
     tone(tmp_path / "long.wav", 300, 3.0)  # longer than the position table
     (tmp_path / "notes.txt").write_text("no sound")
-    done = predict(adapter, tmp_path, "--json")
+    (tmp_path / "empty").mkdir()
+    done = predict(adapter, tmp_path / "empty", tmp_path, "--json")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    first, broken, long = json.loads(done.stdout)
+    first, broken, long, empty = json.loads(done.stdout)
+    assert "no recordings in the folder" in empty["error"]
     assert first["label"] in {"low", "middle", "high"}
     assert "b.wav cannot be read" in broken["error"]
     assert "long.wav" in long["error"] and "max_duration" in long["error"]
-    assert done.stderr.count("error: ") == 2
+    assert done.stderr.count("error: ") == 3
     done = predict(adapter, tmp_path / "a.wav")
     assert done.returncode == 0 and first["label"] in done.stdout
 
@@ -82,7 +73,5 @@ def test_the_command_line_answers_around_broken_files(adapter, class_folders, tm
 def test_what_cannot_be_answered_at_all_is_said(adapter, tmp_path):
     done = predict(tmp_path, "a.wav")
     assert done.returncode == 2 and "no adapter at" in done.stderr
-    with pytest.raises(UserError, match="no recordings in the folder"):
-        recordings([tmp_path])
-    (answer,) = Classifier(adapter).classify_files(["gone.wav"])
+    (answer,) = load_adapter(adapter).answer_files(["gone.wav"])
     assert "gone.wav is missing" in answer["error"]

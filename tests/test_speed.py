@@ -50,5 +50,13 @@ def test_it_prints_every_method(capsys):
         ["--repeats=1", "--batch_size=2", "--seconds=0.3", "--tokens=8", "--device=cpu"]
     )
     printed = capsys.readouterr().out
-    for word in ("dense_moa", "soft_moa", "prefix", "uncached", "conformer", "full"):
+    for word in (
+        "dense_moa",
+        "soft_moa",
+        "prefix",
+        "uncached",
+        "mixed",
+        "conformer",
+        "full",
+    ):
         assert word in printed

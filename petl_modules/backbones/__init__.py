@@ -8,6 +8,7 @@ from transformers import (
     ASTConfig,
     ASTModel,
     AutoConfig,
+    AutoFeatureExtractor,
     HubertConfig,
     HubertModel,
     PreTrainedConfig,
@@ -29,7 +30,7 @@ from petl_modules.backbones.whisper import WhisperBackbone
 from petl_modules.embedded import MODEL_FOLDER
 from petl_modules.errors import UserError
 
-__all__ = ["Backbone", "Tokens", "load_backbone"]
+__all__ = ["Backbone", "Tokens", "load_backbone", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         False builds random weights from the config alone; `source` may then also
         be a family: ast, wav2vec2, hubert, wavlm or whisper.
     max_duration : float or None
-        Seconds of the longest clip; stretches AST's position table if need be.
+        Seconds of the longest clip, to be kept for whoever cuts clips; stretches
+        AST's position table if need be.
     spec_freq, spec_time : int
         SpecAugment's widest masks in mel bins and frames of 10 ms, 0 for none.
         Backbones that read the waveform have no spectrogram to mask.
@@ -103,7 +105,7 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         If there is no such checkpoint, it is of no known family, or it lacks
         weights.
     """
-    folder = str(MODEL_FOLDER) if source == "embedded" else str(source)
+    folder = checkpoint_of(source)
     config = load_config(folder, pretrained)
     kind = config.model_type
     if kind not in MODELS:
@@ -121,13 +123,49 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
     masks = spec_freq or spec_time
     augment = SpecAugment(spec_freq, spec_time, fill) if masks else None
     if kind == "audio-spectrogram-transformer":
-        return ASTBackbone(model, source, preprocessing, max_duration, augment)
-    if kind == "whisper":
-        return WhisperBackbone(model, source, preprocessing, augment)
-    if augment is not None:
-        logger.info("%s reads the waveform: SpecAugment is off.", kind)
-    backbone = WavLMBackbone if kind == "wavlm" else WaveformBackbone
-    return backbone(model, source, preprocessing)
+        backbone = ASTBackbone(model, source, preprocessing, max_duration, augment)
+    elif kind == "whisper":
+        backbone = WhisperBackbone(model, source, preprocessing, augment)
+    else:
+        if augment is not None:
+            logger.info("%s reads the waveform: SpecAugment is off.", kind)
+        waveform = WavLMBackbone if kind == "wavlm" else WaveformBackbone
+        backbone = waveform(model, source, preprocessing)
+    backbone.max_duration = max_duration
+    return backbone
+
+
+def save_checkpoint(backbone, folder):
+    """Save a backbone as a checkpoint in transformers' layout, with its preprocessor.
+
+    Arguments
+    ---------
+    backbone : Backbone
+        Parts that it does not use (Whisper's decoder) and the preprocessor's settings
+        come from where it was loaded.
+    folder : str or Path
+    """
+    source = checkpoint_of(backbone.source)
+    model = backbone.model
+    if model.config.model_type == "whisper":
+        whole = load_model(source, load_config(source, pretrained=True))
+        whole.encoder.load_state_dict(model.state_dict())
+        model = whole
+    model.config._attn_implementation = None  # ours is known to nobody else
+    model.save_pretrained(folder)
+    model.config._attn_implementation = attention.NAME
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(source)
+    except OSError:  # a checkpoint without, whose family's defaults hold
+        return
+    if backbone.stretched:
+        extractor.max_length = model.config.max_length
+    extractor.save_pretrained(folder)
+
+
+def checkpoint_of(source):
+    """The folder or hub id of a source."""
+    return str(MODEL_FOLDER) if source == "embedded" else str(source)
 
 
 def load_config(source, pretrained):

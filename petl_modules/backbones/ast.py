@@ -33,7 +33,6 @@ class ASTBackbone(Backbone):
     ):
         rate = preprocessing["sampling_rate"]
         super().__init__(model, AST, source, rate, preprocessing, spec_augment)
-        self.max_duration = max_duration
         self.filterbank = KaldiFilterbank(rate, model.config.num_mel_bins)
         positions = model.embeddings.position_embeddings
         self.grid = model.embeddings.get_shape(model.config)
@@ -44,6 +43,10 @@ class ASTBackbone(Backbone):
                 longer = stretched(positions.data, self.grid, tokens)
                 model.embeddings.position_embeddings = nn.Parameter(longer)
                 self.grid = (self.grid[0], tokens)
+                self.stretched = True
+                # what fills the table now, for whoever saves the model
+                config, strides = model.config, tokens - 1
+                config.max_length = strides * config.time_stride + config.patch_size
 
     def time_tokens(self, frames):
         """Number of patches along time that lie inside `frames` frames."""
@@ -53,8 +56,12 @@ class ASTBackbone(Backbone):
     def steps(self, samples):
         return self.time_tokens(self.filterbank.frames(samples))
 
+    def capacity(self):
+        config, bank = self.model.config, self.filterbank
+        frames = (self.grid[1] - 1) * config.time_stride + config.patch_size
+        return (frames - 1) * bank.shift + bank.length
+
     def embed(self, wavs, counts):
-        wavs = wavs[:, : int(counts.max())]
         bank = self.filterbank
         shortest = bank.length + (self.model.config.patch_size - 1) * bank.shift
         wavs = F.pad(wavs, (0, max(0, shortest - wavs.shape[1])))
@@ -80,7 +87,7 @@ class ASTBackbone(Backbone):
         inside = inside.unsqueeze(1).expand(-1, self.grid[0], -1).flatten(1)
         hidden, inside = valid_first(hidden, inside)
         special = torch.cat([embeddings.cls_token, embeddings.distillation_token], 1)
-        special = (special + positions[:, :2]).expand(len(hidden), -1, -1)
+        special = (special + positions[:, :2]).expand(hidden.shape[0], -1, -1)
         hidden = embeddings.dropout(torch.cat([special, hidden], 1))
         inside = F.pad(inside, (2, 0), value=True)
         return Tokens(hidden, inside, special=2, bands=self.grid[0])
@@ -92,9 +99,11 @@ def valid_first(hidden, mask):
     The patches of one frequency follow those of another, each with its padding; a
     convolution over the tokens must meet them as it does where nothing is padded.
     """
-    order = (~mask).int().argsort(dim=1, stable=True)
-    index = order.unsqueeze(-1).expand_as(hidden)
-    return hidden.gather(1, index), mask.gather(1, order)
+    after = mask.sum(1, keepdim=True) + (~mask).cumsum(1)
+    places = torch.where(mask, mask.cumsum(1), after) - 1
+    index = places.unsqueeze(-1).expand_as(hidden)
+    moved = torch.empty_like(hidden).scatter(1, index, hidden)
+    return moved, torch.empty_like(mask).scatter(1, places, mask)
 
 
 def stretched(positions, grid, time):

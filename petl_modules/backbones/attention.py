@@ -79,7 +79,8 @@ def wavlm_attention(module, hidden, attention_mask, position_bias, prefix=None):
         dropout=module.dropout if module.training else 0.0,
         scaling=module.scaling,
     )
-    return module.out_proj(output.flatten(2))
+    # as flatten(2), of which torch.export does not know the strides
+    return module.out_proj(torch.cat(output.unbind(2), -1))
 
 
 def split_heads(part, like):

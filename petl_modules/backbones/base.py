@@ -38,6 +38,12 @@ class Tokens:
     bands: int = 1
     layers: tuple = field(default=None, repr=False)
 
+    def rows(self, index):
+        """The tokens of some clips of the batch."""
+        layers = self.layers and tuple(layer.rows(index) for layer in self.layers)
+        hidden, mask = self.hidden[index], self.mask[index]
+        return replace(self, hidden=hidden, mask=mask, layers=layers)
+
     def in_time(self):
         """The sound's tokens by time, bands averaged: hidden states `(batch, steps,
         hidden)` and the numbers of valid steps `(batch,)`."""
@@ -78,7 +84,8 @@ class Backbone(nn.Module):
         Maps features to features; used only while `augment` is on.
     """
 
-    max_duration = None  # seconds that a position table was stretched for
+    max_duration = None  # seconds of the longest clip, if that was said
+    stretched = False  # whether its position table is longer than the checkpoint's
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -100,15 +107,19 @@ class Backbone(nn.Module):
         """The model type in transformers' terms, such as whisper."""
         return self.model.config.model_type
 
-    def embed(self, wavs, wav_lens):
-        """Waveforms `(batch, samples)` and lengths in samples `(batch,)` to the
-        `Tokens` that enter the first layer."""
+    def embed(self, wavs, counts):
+        """Waveforms `(batch, samples)`, as long as the longest clip, and lengths in
+        samples `(batch,)` to the `Tokens` that enter the first layer."""
         raise NotImplementedError
 
     def steps(self, samples):
         """Steps of time that clips of so many samples have, a tensor of whole
         numbers."""
         raise NotImplementedError
+
+    def capacity(self):
+        """Samples of the longest clip that fits its position table, or None."""
+        return None
 
     def run_layer(self, layer, hidden, attention_mask, state):
         """One layer; `state` is a dict that lives as long as one forward pass."""
@@ -131,12 +142,15 @@ class Backbone(nn.Module):
         Tokens
             After the last LayerNorm.
         """
-        tokens = self.embed(wavs, sample_counts(wavs, wav_lens))
+        counts, padded = sample_counts(wavs, wav_lens), wav_lens is not None
+        if padded:
+            wavs = wavs[:, : int(counts.max())]
+        tokens = self.embed(wavs, counts)
+        if padded:  # one look, before the loop: it waits
+            padded = not bool(tokens.mask.all())
         states, run = [], {}
-        padded = not bool(tokens.mask.all())  # one look, before the loop: it waits
         for points in self.points.layers:
-            for function in points.before:
-                tokens = function(tokens)
+            tokens = points.enter(tokens)
             states.append(tokens)
             self.points.mask = tokens.mask if padded else None
             attention_mask = tokens.mask[:, None, None, :] if padded else None

@@ -41,9 +41,12 @@ class WhisperBackbone(Backbone):
     def steps(self, samples):
         return (samples + self.token_samples - 1) // self.token_samples
 
+    def capacity(self):
+        return self.model.config.max_source_positions * self.token_samples
+
     def embed(self, wavs, counts):
         lengths = self.steps(counts)
-        time = int(lengths.max())
+        time = self.steps(wavs.shape[1])
         model = self.model
         if time > model.config.max_source_positions:
             seconds = time * self.token_samples / self.sample_rate

@@ -222,24 +222,26 @@ class SiteAdapters(Method):
         self.sites = ("mhsa", "ffn") if site == "both" else (site,)
         self.placement, self.position, self.residual = placement, position, residual
         self.with_norm = train_norm
+        self.additive, self.form = residual, (placement, position)
 
     def attach(self, model):
         for layer in self.chosen_layers(model):
             for site in self.sites:
                 adapter = self.adapter(model.points.hidden_size, **self.adapter_knobs)
-                self._hook(layer.sites[site], model.add(self, layer, site, adapter))
+                self.hook(layer, site, model.add(self, layer, site, adapter))
                 if self.with_norm:
                     model.train_norm(layer, site)
 
-    def _hook(self, site, adapter):
+    def hook(self, layer, site, module):
+        place = layer.sites[site]
         if self.placement == "parallel":
-            site.around(lambda z, out, mask: out + adapter(z, mask))
+            place.around(lambda z, out, mask: out + module(z, mask))
         elif self.position == "before":
-            site.before(lambda z, mask: z + adapter(z, mask))
+            place.before(lambda z, mask: z + module(z, mask))
         elif self.residual:
-            site.around(lambda z, out, mask: out + adapter(out, mask))
+            place.around(lambda z, out, mask: out + module(out, mask))
         else:
-            site.around(lambda z, out, mask: adapter(out, mask))
+            place.around(lambda z, out, mask: module(out, mask))
 
 
 class BlockAdapters(Method):
@@ -266,12 +268,12 @@ class BlockAdapters(Method):
     def attach(self, model):
         for layer in self.chosen_layers(model):
             adapter = self.adapter(model.points.hidden_size, **self.adapter_knobs)
-            self._hook(layer, model.add(self, layer, "ffn", adapter))
+            self.hook(layer, "ffn", model.add(self, layer, "ffn", adapter))
             if self.with_norm:
                 model.train_norm(layer, "ffn")
 
-    def _hook(self, layer, adapter):
-        layer.on_block_output(lambda h, mask: h + adapter(h, mask))
+    def hook(self, layer, site, module):
+        layer.on_block_output(lambda h, mask: h + module(h, mask))
 
 
 class SameConv1d(nn.Conv1d):

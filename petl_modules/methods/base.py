@@ -17,10 +17,18 @@ class Method:
         The settings, JSON-able; with the name they rebuild the method.
     layers : list of int or None
         The layers that the method touches, None for all of them.
+    mergeable : bool
+        Whether it can be folded into the backbone's weights.
+    additive : bool
+        Whether a module that gives zeros changes nothing.
+    form : tuple
+        What tells two ways apart in which methods of one name hook a module in.
     """
 
     name = "method"
     mergeable = False
+    additive = False
+    form = ()
 
     def __init__(self, layers=None):
         self.layers = layers
@@ -35,6 +43,19 @@ class Method:
             Offers `points`, `add`, `train_norm` and `train_parameter`.
         """
         raise UserError(f"The method {self.name} has no attach function.")
+
+    def hook(self, layer, site, module):
+        """Let a module act at a site of a layer.
+
+        Arguments
+        ---------
+        layer : LayerPoints
+        site : str
+            One of those that `attach` chose.
+        module : torch.nn.Module
+            Built by `attach`, or one that takes its place.
+        """
+        raise UserError(f"The method {self.name} hooks nothing in.")
 
     def merge(self, model):
         """Fold the method's modules into the backbone's weights."""

@@ -66,6 +66,7 @@ class LoRAProjections(Method):
     """
 
     mergeable = True
+    additive = True
 
     def __init__(self, targets=("q", "v"), layers=None, **knobs):
         super().__init__(layers)
@@ -83,27 +84,25 @@ class LoRAProjections(Method):
                         f"targets={target} matches no projection: choose among "
                         f"{', '.join(layer.projections)} and ffn."
                     )
-                projection = layer.projections[target]
-                module = projection.module
+                module = layer.projections[target].module
                 update = LoRA(
                     module.in_features,
                     out_features=module.out_features,
                     **self.module_knobs,
                 )
-                model.add(self, layer, target, update)
-                projection.around(lambda x, out, mask, u=update: out + u(x))
-                self.updates.append((projection, update))
+                self.hook(layer, target, model.add(self, layer, target, update))
+                self.updates.append((module, update))
+
+    def hook(self, layer, site, module):
+        layer.projections[site].around(lambda x, out, mask: out + module(x))
 
     @torch.no_grad()
     def merge(self, model):
-        self.originals = [p.module.weight.clone() for p, _ in self.updates]
-        for projection, update in self.updates:
-            projection.module.weight += update.delta()
-            projection.enabled = False
+        self.originals = [module.weight.data for module, _ in self.updates]
+        for module, update in self.updates:
+            module.weight.data = module.weight + update.delta()
 
-    @torch.no_grad()
     def unmerge(self, model):
-        for (projection, _), original in zip(self.updates, self.originals, strict=True):
-            projection.module.weight.copy_(original)
-            projection.enabled = True
+        for (module, _), original in zip(self.updates, self.originals, strict=True):
+            module.weight.data = original
         self.originals = None

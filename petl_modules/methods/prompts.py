@@ -119,8 +119,10 @@ class PromptTokens(Method):
             prompt = Prompt(model.points.hidden_size, **self.prompt_knobs)
             if silence is not None:
                 start_as(prompt.tokens, silence[layer.index])
-            model.add(self, layer, "input", prompt)
-            layer.before.append(lambda tokens, p=prompt: with_prompts(tokens, p))
+            self.hook(layer, "input", model.add(self, layer, "input", prompt))
+
+    def hook(self, layer, site, module):
+        layer.before(lambda tokens: with_prompts(tokens, module))
 
 
 class PrefixKeysValues(Method):
@@ -146,8 +148,10 @@ class PrefixKeysValues(Method):
             prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
             if silence is not None and prefix.projection is None:
                 start_as(prefix.vectors, keys_and_values(layer, silence[layer.index]))
-            model.add(self, layer, "mhsa", prefix)
-            layer.sites["mhsa"].with_argument("prefix", prefix)
+            self.hook(layer, "mhsa", model.add(self, layer, "mhsa", prefix))
+
+    def hook(self, layer, site, module):
+        layer.sites[site].with_argument("prefix", module)
 
 
 def with_prompts(tokens, prompt):

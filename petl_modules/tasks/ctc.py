@@ -79,16 +79,14 @@ class CTC:
     def collect(self, predictions, batch):
         """Keep the hypotheses of a batch."""
         logits, counts = predictions
-        relative = counts / logits.shape[1]
-        guesses = ctc_greedy_decode(logits.float(), relative, blank_id=0)
         units, lengths = self._targets(batch)
         truths = [
             row[:n] for row, n in zip(units.tolist(), lengths.tolist(), strict=True)
         ]
         self.stats.append(
             batch.id,
-            [self.spelt(guess) for guess in guesses],
-            [self.spelt(truth) for truth in truths],
+            heard(logits, counts, self.labels),
+            [spelt(truth, self.labels) for truth in truths],
         )
 
     def metrics(self):
@@ -104,11 +102,33 @@ class CTC:
         with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
             self.stats.write_stats(stream)
 
-    def spelt(self, indices):
-        """Indices to symbols."""
-        return [self.labels[index] for index in indices]
-
     def _targets(self, batch):
         units, relative = batch.units
         lengths = (relative * units.shape[1]).round().long()
         return units, lengths
+
+
+def heard(logits, counts, labels):
+    """What is heard in clips: the best symbol of each step, repeats and blanks
+    collapsed.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        `(batch, steps, symbols)`.
+    counts : torch.Tensor
+        Valid steps, `(batch,)`.
+    labels : list of str
+        The symbols, the blank first.
+
+    Returns
+    -------
+    list of list of str
+    """
+    guesses = ctc_greedy_decode(logits.float(), counts / logits.shape[1], blank_id=0)
+    return [spelt(guess, labels) for guess in guesses]
+
+
+def spelt(indices, labels):
+    """Indices to symbols."""
+    return [labels[index] for index in indices]

@@ -1,0 +1,145 @@
+"""What leaves the package computes the same elsewhere: merged checkpoints, PEFT."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny import FAMILIES
+from transformers import AutoFeatureExtractor, AutoModel
+
+from petl_modules import merge, peft_format
+from petl_modules.adapted import AdaptedModel
+from petl_modules.adapter_file import read_adapter, save_adapter
+from petl_modules.backbones import load_backbone
+from petl_modules.errors import UserError
+from petl_modules.heads import ClassificationHead
+from petl_modules.inference import load_adapter
+from petl_modules.methods import make_method
+
+SAMPLES = 9600
+TARGETS = ["q", "v", "fc2"]
+
+
+def saved(source, folder, method="lora", max_duration=None, **knobs):
+    torch.manual_seed(0)
+    model = AdaptedModel(
+        load_backbone(source, max_duration=max_duration), make_method(method, **knobs)
+    )
+    head = ClassificationHead(model.points.hidden_size, 3)
+    with torch.no_grad():
+        for parameter in (*model.trained_parameters().values(), *head.parameters()):
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    save_adapter(folder, model, head, {"labels": ["a", "b", "c"]})
+    return folder
+
+
+def lora(source, folder, **settings):
+    return saved(source, folder, rank=2, alpha=6, targets=TARGETS, **settings)
+
+
+def clip():
+    return torch.randn(1, SAMPLES, generator=torch.Generator().manual_seed(1)) * 0.1
+
+
+def features(wav, folder):
+    """What the preprocessor of a checkpoint makes of a clip."""
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    return extractor(wav[0].numpy(), sampling_rate=16000, return_tensors="pt")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_a_merged_folder_is_a_checkpoint_and_an_adapter(
+    checkpoints, family, method, tmp_path
+):
+    make = lora if method == "lora" else saved
+    source = shutil.copytree(checkpoints[family], tmp_path / "source")
+    knobs = {} if method == "lora" else {"method": method}
+    adapter = make(source, tmp_path / "adapter", **knobs)
+    expected = load_adapter(adapter).classify_batch(clip())
+    tokens = read_adapter(adapter).model(clip()).hidden
+    merge.main([str(adapter), str(tmp_path / "merged")])
+    shutil.rmtree(source)
+    moved = (tmp_path / "merged").rename(tmp_path / "moved")
+    again = load_adapter(moved)
+    torch.testing.assert_close(again.classify_batch(clip()), expected)
+    assert "sdpa_with_prefix" not in (moved / "config.json").read_text()
+    # transformers alone finds every weight
+    theirs, info = AutoModel.from_pretrained(moved, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    if family in ("wav2vec2", "hubert", "xlsr"):  # others pad the clip to some length
+        hidden = theirs.eval()(**features(clip(), moved)).last_hidden_state
+        torch.testing.assert_close(hidden, tokens, atol=1e-4, rtol=1e-3)
+
+
+def test_a_stretched_position_table_goes_with_it(checkpoints, tmp_path):
+    adapter = lora(checkpoints["ast"], tmp_path / "adapter", max_duration=2.0)
+    merge.merge(adapter, tmp_path / "merged")
+    wavs = torch.randn(1, 32000) * 0.1
+    expected = load_adapter(adapter).classify_batch(wavs)
+    actual = load_adapter(tmp_path / "merged").classify_batch(wavs)
+    torch.testing.assert_close(actual, expected)
+    theirs = AutoModel.from_pretrained(tmp_path / "merged")
+    theirs(**features(wavs, tmp_path / "merged"))  # table and preprocessor fit
+
+
+def test_what_cannot_be_merged_is_refused(checkpoints, tmp_path):
+    adapter = saved(checkpoints["ast"], tmp_path / "adapter", "bottleneck")
+    with pytest.raises(UserError, match="bottleneck cannot be merged"):
+        merge.merge(adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    with pytest.raises(UserError, match="holds something already"):
+        merge.merge(adapter, adapter)
+
+
+@pytest.mark.parametrize("family", ["ast", "wav2vec2", "xlsr", "whisper"])
+def test_peft_computes_the_same_both_ways(checkpoints, family, tmp_path):
+    peft = pytest.importorskip("peft")
+    source = checkpoints[family]
+    adapter = lora(source, tmp_path / "adapter", layers=[0, 1])
+    peft_format.main([str(adapter), str(tmp_path / "peft")])
+    ours = read_adapter(adapter).model
+    theirs = peft.PeftModel.from_pretrained(
+        AutoModel.from_pretrained(source), tmp_path / "peft"
+    )
+    wav = torch.randn(1, 16000) * 0.1
+    # the layers alone: what comes before them is padded in other ways
+    tokens = torch.randn(2, 9, 32)
+    for i, layer in enumerate(ours.points.layers):
+        path = peft_format.paths_of(ours.backbone)[layer.module]
+        expected = layer.module(tokens, attention_mask=None)
+        actual = theirs.base_model.model.get_submodule(path)(tokens, None)
+        first = [x if isinstance(x, torch.Tensor) else x[0] for x in (expected, actual)]
+        torch.testing.assert_close(*first, atol=1e-5, rtol=1e-4)
+        assert f"layer{i}_q_lora" in ours.petl
+    again = peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    assert torch.equal(again(wav).hidden, ours(wav).hidden)
+    # PEFT's own file comes in too
+    theirs.save_pretrained(tmp_path / "own")
+    again = peft_format.from_peft(tmp_path / "own", load_backbone(source))
+    assert torch.equal(again(wav).hidden, ours(wav).hidden)
+
+
+def test_other_things_in_pefts_format_are_refused(checkpoints, tmp_path):
+    source = checkpoints["wav2vec2"]
+    adapter = lora(source, tmp_path / "adapter")
+    peft_format.to_peft(read_adapter(adapter).model, tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for change, said in (
+        ({"use_dora": True}, "use_dora=True"),
+        ({"peft_type": "IA3"}, "holds IA3"),
+        ({"r": 3}, "shape"),
+    ):
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=said):
+            peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="is for no projection"):
+        peft_format.from_peft(tmp_path / "peft", load_backbone(checkpoints["ast"]))
+    with pytest.raises(UserError, match="WavLM"):
+        peft_format.from_peft(tmp_path / "peft", load_backbone(checkpoints["wavlm"]))
+    other = saved(source, tmp_path / "other", "bottleneck")
+    with pytest.raises(UserError, match="lora alone, not bottleneck"):
+        peft_format.to_peft(read_adapter(other).model, tmp_path / "new")
