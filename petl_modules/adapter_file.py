@@ -45,6 +45,7 @@ def save_adapter(folder, model, head, info):
             "family": backbone.family,
             "fingerprint": backbone.fingerprint(),
             "max_duration": backbone.max_duration,
+            "parts": list(backbone.parts),
             "preprocessing": backbone.preprocessing,
         },
         "head": {"type": type(head).__name__, **head.settings},
@@ -91,7 +92,9 @@ def load_adapter(folder, backbone=None, source=None):
     made_for = settings["backbone"]
     if backbone is None:
         backbone = load_backbone(
-            source or made_for["source"], max_duration=made_for["max_duration"]
+            source or made_for["source"],
+            max_duration=made_for["max_duration"],
+            decoder="decoder" in made_for["parts"],
         )
     refuse_other_backbone(backbone, made_for, folder)
     methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
@@ -150,6 +153,12 @@ def refuse_other_backbone(backbone, made_for, folder):
         raise UserError(
             f"The adapter {folder} was trained on a {wanted} model "
             f"({made_for['source']}), not on a {given} model ({backbone.source})."
+        )
+    if list(backbone.parts) != made_for["parts"]:
+        raise UserError(
+            f"The adapter {folder} was trained on {' and '.join(made_for['parts'])} of "
+            f"{made_for['source']}; {backbone.source} was loaded as "
+            f"{' and '.join(backbone.parts)}."
         )
     if backbone.preprocessing != made_for["preprocessing"]:
         raise UserError(

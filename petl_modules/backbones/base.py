@@ -76,9 +76,17 @@ class Backbone(nn.Module):
         All that the features depend on, JSON-able.
     spec_augment : callable or None
         Maps features to features; used only while `augment` is on.
+
+    Attributes
+    ----------
+    points : AccessPoints
+        Of the encoder.
+    parts : dict
+        The `AccessPoints` of all parts: encoder, and decoder where there is one.
     """
 
     max_duration = None  # seconds that a position table was stretched for
+    has_head = False  # whether it predicts by itself, as Whisper does with its decoder
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -91,9 +99,15 @@ class Backbone(nn.Module):
         self.spec_augment = spec_augment
         self.augment = False
         self.hidden_size = model.config.hidden_size
-        self.points = AccessPoints(model, family, self.hidden_size)
+        self.points = AccessPoints(self.encoder, family, self.hidden_size)
+        self.parts = {"encoder": self.points}
         self.num_layers = len(self.points.layers)
         self._fingerprint = None
+
+    @property
+    def encoder(self):
+        """The part of the model that hears."""
+        return self.model
 
     @property
     def family(self):

@@ -31,6 +31,7 @@ class Prompt(nn.Module):
     """
 
     no_decay = ("tokens",)
+    sees_later = True
 
     def __init__(self, hidden_size, prompt_length=25, prompt_dropout=0.0):
         super().__init__()
@@ -103,12 +104,14 @@ class PromptTokens(Method):
         silence or random.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For `Prompt`.
     """
 
-    def __init__(self, deep=True, start="silence", layers=None, **knobs):
-        super().__init__(layers)
+    def __init__(self, deep=True, start="silence", layers=None, parts=None, **knobs):
+        super().__init__(layers, parts)
         self.deep, self.start = deep, one_of("start", start, STARTS)
         self.prompt_knobs = knobs
 
@@ -132,12 +135,14 @@ class PrefixKeysValues(Method):
         silence or random; with a projection always random.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For `Prefix`.
     """
 
-    def __init__(self, start="silence", layers=None, **knobs):
-        super().__init__(layers)
+    def __init__(self, start="silence", layers=None, parts=None, **knobs):
+        super().__init__(layers, parts)
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model):
