@@ -1,4 +1,4 @@
-"""Labels for recordings: `python -m petl_modules.predict ADAPTER PATH... [--json]`.
+"""Labels or texts for recordings: `python -m petl_modules.predict ADAPTER PATH...`.
 
 A path is a file or a folder, which is searched for recordings. What cannot be read is
 named, and the rest is still answered; the exit status is then 1.
@@ -15,10 +15,11 @@ from rich.table import Table
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from petl_modules.adapter_file import load_adapter
+from petl_modules.adapter_file import SETTINGS, load_adapter, read_settings
 from petl_modules.console import quiet, refusing
 from petl_modules.data import is_audio, read_clip
 from petl_modules.errors import UserError
+from petl_modules.transcribe import Transcriber
 
 
 class Classifier:
@@ -50,8 +51,8 @@ class Classifier:
 
     def __init__(self, adapter, source=None, device="cpu"):
         self.model, self.head, info = load_adapter(adapter, source=source)
-        if info.get("task") == "ctc":
-            raise UserError(f"The adapter {adapter} gives symbols, not one label.")
+        if info.get("task") in ("ctc", "transcription"):
+            raise UserError(f"The adapter {adapter} gives no one label.")
         self.labels, self.device = info["labels"], torch.device(device)
         self.model.to(self.device)
         self.head.to(self.device)
@@ -159,9 +160,13 @@ def main(argv=None):
     add("--batch_size", type=positive, default=16)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(argv)
-    classifier = Classifier(options.adapter, options.source, options.device)
     paths = recordings(options.paths)
-    answers = classifier.classify_files(paths, options.batch_size, progress=True)
+    adapter = options.adapter, options.source, options.device
+    if read_settings(Path(options.adapter) / SETTINGS)["head"]["type"] == "OwnHead":
+        answer = Transcriber(*adapter).transcribe_files
+    else:
+        answer = Classifier(*adapter).classify_files
+    answers = answer(paths, options.batch_size, progress=True)
     if options.json:
         print(json.dumps(answers, indent=1, ensure_ascii=False))
     else:
@@ -180,15 +185,17 @@ def positive(text):
 
 
 def table(answers):
-    """Answers as a table."""
+    """Answers as a table: file and text, or file, label and probability."""
     shown = Table()
-    for name in ("file", "label"):
+    answered = [answer for answer in answers if "error" not in answer]
+    names = [n for n in ("file", "text", "label") if any(n in a for a in answered)]
+    for name in names:
         shown.add_column(name, overflow="fold")
-    shown.add_column("probability", justify="right")
-    for answer in answers:
-        if "label" in answer:
-            chance = f"{answer['probability']:.4f}"
-            shown.add_row(answer["file"], answer["label"], chance)
+    if "label" in names:
+        shown.add_column("probability", justify="right")
+    for answer in answered:
+        chance = [f"{answer['probability']:.4f}"] if "label" in names else []
+        shown.add_row(*(answer[name] for name in names), *chance)
     return shown
 
 

@@ -105,6 +105,13 @@ class WhisperWithDecoder(WhisperBackbone):
     preprocessing : dict
     spec_augment : callable or None
         Masks the clips, not the silence after them.
+
+    Attributes
+    ----------
+    multilingual : bool
+        Whether the checkpoint knows more than English.
+    longest_clip, longest_text : int
+        Samples that are heard, and tokens that are written.
     """
 
     has_head = True
@@ -118,6 +125,7 @@ class WhisperWithDecoder(WhisperBackbone):
         self.multilingual = getattr(
             settings, "is_multilingual", model.config.vocab_size >= MULTILINGUAL
         )
+        self.longest_clip = model.config.max_source_positions * self.token_samples
         # as OpenAI's own decoding: half of the text that the decoder has room for
         self.longest_text = model.config.max_target_positions // 2
 
@@ -127,7 +135,7 @@ class WhisperWithDecoder(WhisperBackbone):
 
     def embed(self, wavs, counts):
         time = self.encoder.config.max_source_positions
-        wavs = wavs[:, : time * self.token_samples]
+        wavs = wavs[:, : self.longest_clip]
         heard = min(time, int(self.steps(counts).max())) * FRAMES_PER_TOKEN
         mel = self.log_mel(wavs, time * FRAMES_PER_TOKEN)
         mel = torch.cat([self.augmented(mel[..., :heard]), mel[..., heard:]], -1)
@@ -172,7 +180,7 @@ class WhisperWithDecoder(WhisperBackbone):
         numbers = self.model.generate(
             encoder_outputs=BaseModelOutput(sound),
             num_beams=num_beams,
-            max_new_tokens=self.longest_text - len(self.tokenizer.prefix_tokens),
+            max_length=self.longest_text,
             **(spoken if self.multilingual else {}),
         )
         return self.spelt(numbers)
@@ -211,12 +219,14 @@ class WhisperWithDecoder(WhisperBackbone):
         Raises
         ------
         UserError
-            If there is none.
+            If there is none, or one for another checkpoint.
         """
-        try:
-            return WhisperTokenizer.from_pretrained(self.source)
-        except (OSError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        # without files, transformers makes an empty one
+        tokenizer = WhisperTokenizer.from_pretrained(self.source)
+        start = self.model.generation_config.decoder_start_token_id
+        if tokenizer.convert_tokens_to_ids("<|startoftranscript|>") != start:
             raise UserError(
-                f"{self.source} has no tokenizer that can be loaded ({reason})."
-            ) from error
+                f"{self.source} has no tokenizer that fits its weights: put the files "
+                "that were published with them (tokenizer.json and others) beside them."
+            )
+        return tokenizer

@@ -1,7 +1,7 @@
 """Learned tokens (prompt tuning) and learned keys and values (prefix tuning).
 
-Both start as the backbone's own tokens of a silent clip: random ones draw attention
-away from the sound, which takes many steps to unlearn.
+In an encoder both start as the backbone's own tokens of a silent clip: random ones draw
+attention away from the sound, which takes many steps to unlearn.
 """
 
 from dataclasses import replace
@@ -132,7 +132,7 @@ class PrefixKeysValues(Method):
     Arguments
     ---------
     start : str
-        silence or random; with a projection always random.
+        silence or random; with a projection and in a decoder always random.
     layers : list of int or None
         Restrict the method to these layers.
     parts : list of str or None
@@ -149,7 +149,8 @@ class PrefixKeysValues(Method):
         silence = silent_inputs(model.backbone) if self.start == "silence" else None
         for layer in self.chosen_layers(model):
             prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
-            if silence is not None and prefix.projection is None:
+            direct = prefix.projection is None and not layer.points.is_decoder
+            if silence is not None and direct:
                 start_as(prefix.vectors, keys_and_values(layer, silence[layer.index]))
             model.add(self, layer, "mhsa", prefix)
             layer.sites["mhsa"].with_argument("prefix", prefix)
