@@ -377,9 +377,10 @@ def test_loss_counts_no_padding(task):
     torch.testing.assert_close(loss, total / count)
 
 
-def test_what_the_decoder_has_no_room_for_does_not_fit(task):
-    assert task.fits("a" * 20, 100) and not task.fits("a" * 20, 101)
-    assert not task.fits("a" * 60, 100)
+def test_what_is_not_heard_whole_or_has_no_room_does_not_fit(task):
+    assert task.fits("a", 100) and not task.fits("a", 101)
+    with pytest.raises(UserError, match="text of y is too long: 64 tokens"):
+        task.add_targets(DynamicItemDataset({"y": {"text": "a" * 60}}))
     dataset = DynamicItemDataset({"x": {"text": "Ab."}})
     task.add_targets(dataset)
     dataset.set_output_keys([task.target])

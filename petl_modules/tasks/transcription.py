@@ -10,6 +10,7 @@ from transformers.models.whisper.english_normalizer import (
 )
 
 from petl_modules.backbones.base import valid
+from petl_modules.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -55,22 +56,30 @@ class Transcription:
 
     def add_targets(self, dataset):
         """Give a data set the item that `loss` reads: the tokens of an entry's text,
-        `(length,)`."""
+        `(length,)`.
+
+        Raises
+        ------
+        UserError
+            For a text that is too long for the decoder.
+        """
 
         def numbers(text):
             return self.backbone.numbers(text, **self.spoken)
 
+        room = self.backbone.model.config.max_target_positions
+        for key, entry in dataset.data.items():
+            if (length := len(numbers(entry["text"]))) > room:
+                raise UserError(
+                    f"The text of {key} is too long: {length} tokens, where the "
+                    f"decoder has room for {room}."
+                )
         dataset.add_dynamic_item(numbers, takes="text", provides=self.target)
 
     def fits(self, text, steps):
-        """Whether a clip of so many steps is heard whole, and the decoder has room for
-        its text."""
-        config = self.backbone.model.config
-        length = len(self.backbone.numbers(text, **self.spoken))
-        return (
-            steps <= config.max_source_positions
-            and length <= config.max_target_positions
-        )
+        """Whether a clip of so many steps is heard whole, as its text needs."""
+        del text
+        return steps <= self.backbone.model.config.max_source_positions
 
     def inputs(self, batch):
         """What the backbone reads beside sound: every token but the last."""
