@@ -98,7 +98,8 @@ class AdaptedModel(nn.Module):
     # What methods call
 
     def add(self, method, layer, site, module):
-        """Register a method's module at a site of a layer; returns it."""
+        """Register a method's module at a site of a layer; returns it. A module whose
+        tokens read later ones says so with a true `sees_later`."""
         if layer.points.is_decoder and getattr(module, "sees_later", False):
             raise UserError(
                 f"The method {method.name} does not suit a decoder, where no token may "

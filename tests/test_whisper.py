@@ -268,6 +268,8 @@ def test_what_fits_no_part_is_refused(writer, checkpoints):
         attach("lora", decoder=False, parts=["decoder"])
     with pytest.raises(UserError, match="has as parts encoder and decoder here"):
         attach("lora", parts=["encoder", "head"])
+    with pytest.raises(UserError, match="has as parts encoder and decoder here"):
+        attach("bitfit", parts=5)
     with pytest.raises(UserError, match="cross_q matches no projection"):
         attach("lora", parts="encoder", targets=["cross_q"])
     with pytest.raises(UserError, match="Nothing would train"):

@@ -49,11 +49,11 @@ class Method:
         parts = model.backbone.parts
         if self.parts is None:
             return list(parts.values())
-        chosen = [self.parts] if isinstance(self.parts, str) else list(self.parts)
-        if not chosen or not set(chosen) <= set(parts):
+        chosen = self.parts if isinstance(self.parts, list | tuple) else [self.parts]
+        if not chosen or any(name not in list(parts) for name in chosen):
             raise UserError(
-                f"parts={chosen} does not fit: {model.backbone.source} has as parts "
-                f"{' and '.join(parts)} here."
+                f"parts={list(chosen)} does not fit: {model.backbone.source} has as "
+                f"parts {' and '.join(parts)} here."
             )
         return [points for name, points in parts.items() if name in chosen]
 
