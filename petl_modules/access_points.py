@@ -5,11 +5,14 @@ modules in a model and offers places to hook functions in (around a site, around
 projection, before a layer), without touching the backbone's modules or names.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
 from torch import nn
+
+PROJECTIONS = ("q", "k", "v", "o", "fc1", "fc2")
+CROSS_PROJECTIONS = ("cross_q", "cross_k", "cross_v", "cross_o")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Family:
     last_norm : str or None
         The LayerNorm after the last layer; None where it is the last layer's own
         (post-norm).
+    cross : tuple of str
+        Of a decoder: the projections q, k, v, o of its attention to the encoder.
     """
 
     layers: str
@@ -44,6 +49,7 @@ class Family:
     fc1: str
     fc2: str
     last_norm: str | None
+    cross: tuple = ()
 
 
 AST = Family(
@@ -75,6 +81,10 @@ WHISPER = Family(
     fc2="fc2",
     last_norm="layer_norm",
 )
+WHISPER_DECODER = replace(
+    WHISPER,
+    cross=tuple(f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")),
+)
 
 # wav2vec 2.0, HuBERT, WavLM; post-norm (base) and pre-norm ("stable layer norm")
 waveform = partial(
@@ -96,7 +106,7 @@ WAVEFORM_PRE_NORM = waveform(last_norm="encoder.layer_norm")
 
 
 class AccessPoints:
-    """The access points of one model.
+    """The access points of one model, an encoder or a decoder.
 
     Arguments
     ---------
@@ -109,6 +119,8 @@ class AccessPoints:
 
     Attributes
     ----------
+    model : torch.nn.Module
+    is_decoder : bool
     layers : list of LayerPoints
     last_norm : torch.nn.LayerNorm
     mask : torch.Tensor or None
@@ -120,7 +132,8 @@ class AccessPoints:
     """
 
     def __init__(self, model, family, hidden_size):
-        self.hidden_size = hidden_size
+        self.model, self.hidden_size = model, hidden_size
+        self.is_decoder = bool(family.cross)
         self.mask = None
         self.owner = None
         self.handles = []  # (owner, what removes its hook)
@@ -158,18 +171,22 @@ class LayerPoints:
     Attributes
     ----------
     index : int
+    name : str
+        Part of the names of the tensors that train here.
     module : torch.nn.Module
     sites : dict
         mhsa and ffn, each a `Site`.
     norms : dict
         The LayerNorm of mhsa and of ffn.
     projections : dict
-        q, k, v, o, fc1, fc2, each a `Site` around one Linear.
+        q, k, v, o, fc1, fc2, each a `Site` around one Linear; of a decoder also
+        cross_q, cross_k, cross_v, cross_o.
     """
 
     def __init__(self, points, index, module, family):
         find = module.get_submodule
         self.points, self.index, self.module = points, index, module
+        self.name = f"decoder_layer{index}" if points.is_decoder else f"layer{index}"
         self.functions = []  # (owner, function)
         entry, exit_ = map(find, family.ffn)
         self.sites = {
@@ -177,10 +194,10 @@ class LayerPoints:
             "ffn": Site(points, entry, exit_),
         }
         self.norms = {"mhsa": find(family.mhsa_norm), "ffn": find(family.ffn_norm)}
+        paths = {name: getattr(family, name) for name in PROJECTIONS}
+        paths |= zip(CROSS_PROJECTIONS, family.cross, strict=False)
         self.projections = {
-            name: Site(points, find(path), find(path))
-            for name in ("q", "k", "v", "o", "fc1", "fc2")
-            for path in [getattr(family, name)]
+            name: Site(points, find(path), find(path)) for name, path in paths.items()
         }
         self.post_norm = family.last_norm is None
 

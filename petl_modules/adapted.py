@@ -38,7 +38,8 @@ class AdaptedModel(nn.Module):
 
     The backbone's gradients are off and its modules pinned to eval mode; the
     method's modules hang on hooks at the access points, so that the backbone's own
-    names and state dict stay as they were. The last LayerNorm always trains.
+    names and state dict stay as they were. The last LayerNorm trains with the head,
+    unless the backbone has a head of its own, which is frozen with the rest.
 
     Arguments
     ---------
@@ -51,7 +52,7 @@ class AdaptedModel(nn.Module):
     Raises
     ------
     UserError
-        If a method matches nothing in this backbone.
+        If a method matches nothing in this backbone, or does not suit its decoder.
 
     Example
     -------
@@ -76,7 +77,7 @@ class AdaptedModel(nn.Module):
         self.places = {}  # name of a module -> (method, layer, site)
         backbone.fingerprint()  # of the weights as loaded, before any training
         backbone.requires_grad_(False)
-        self.points.owner = self
+        backbone.serve(self)
         last_norm = self.points.last_norm
         for method_ in self.methods:
             before = len(self._kinds)
@@ -87,15 +88,27 @@ class AdaptedModel(nn.Module):
                     f"{backbone.source}."
                 )
         for name, parameter in last_norm.named_parameters():
-            if not parameter.requires_grad or self._is_site_norm(parameter):
+            free = not parameter.requires_grad or self._is_site_norm(parameter)
+            if free and not backbone.has_head:
                 self._train(f"last_norm.{name}", parameter, "last_norm", "")
+        if not self._kinds:
+            raise UserError(
+                f"Nothing would train: {backbone.source} has a head of its own, and "
+                "linear adds nothing to it."
+            )
         self.train()
 
     # What methods call
 
     def add(self, method, layer, site, module):
-        """Register a method's module at a site of a layer; returns it."""
-        key = f"layer{layer.index}_{site}_{method.name}"
+        """Register a method's module at a site of a layer; returns it. A module whose
+        tokens read later ones says so with a true `sees_later`."""
+        if layer.points.is_decoder and getattr(module, "sees_later", False):
+            raise UserError(
+                f"The method {method.name} does not suit a decoder, where no token may "
+                "read later ones: restrict it with --parts=[encoder]."
+            )
+        key = f"{layer.name}_{site}_{method.name}"
         if key in self.petl:
             raise UserError(f"The method {method.name} is given twice.")
         self.petl[key] = module
@@ -109,7 +122,7 @@ class AdaptedModel(nn.Module):
         for name, parameter in layer.norms[site].named_parameters():
             if not parameter.requires_grad:
                 self._train(
-                    f"layer{layer.index}_{site}_norm.{name}",
+                    f"{layer.name}_{site}_norm.{name}",
                     parameter,
                     "site_norms",
                     site,
@@ -141,9 +154,9 @@ class AdaptedModel(nn.Module):
         self.backbone.augment = mode
         return self
 
-    def forward(self, wavs, wav_lens=None, all_layers=False):
-        """Hidden states; arguments and result are those of `Backbone.forward`."""
-        return self.backbone(wavs, wav_lens, all_layers)
+    def forward(self, wavs, wav_lens=None, all_layers=False, **inputs):
+        """Hidden states; arguments and result are those of the backbone's forward."""
+        return self.backbone(wavs, wav_lens, all_layers, **inputs)
 
     # What trains
 
@@ -208,7 +221,7 @@ class AdaptedModel(nn.Module):
         if not self.merged:
             for method in self.methods:
                 method.merge(self)
-            self.points.owner = None
+            self.backbone.serve(None)
             self.merged = True
 
     def unmerge(self):
@@ -216,7 +229,7 @@ class AdaptedModel(nn.Module):
         if self.merged:
             for method in reversed(self.methods):
                 method.unmerge(self)
-            self.points.owner = self
+            self.backbone.serve(self)
             self.merged = False
 
     # Features below the head, which a linear probe computes only once
@@ -275,13 +288,14 @@ class AdaptedModel(nn.Module):
 
     def _place(self, module, attribute):
         """Name of a backbone's parameter by layer and place, where it has one."""
-        for layer in self.points.layers:
+        parts = self.backbone.parts.values()
+        for layer in (layer for points in parts for layer in points.layers):
             places = {f"{s}_norm": norm for s, norm in layer.norms.items()}
             places |= {s: site.module for s, site in layer.projections.items()}
             places |= dict(layer.module.named_modules())
             for place, found in places.items():
                 if found is module:
-                    return f"layer{layer.index}_{place}.{attribute}"
+                    return f"{layer.name}_{place}.{attribute}"
         if module is self.points.last_norm:
             return f"last_norm.{attribute}"
         names = {m: name for name, m in self.backbone.model.named_modules()}

@@ -50,6 +50,7 @@ def save_adapter(folder, model, head, info, source=None):
             "family": backbone.family,
             "fingerprint": backbone.fingerprint(),
             "max_duration": backbone.max_duration,
+            "parts": list(backbone.parts),
             "preprocessing": backbone.preprocessing,
         },
         "head": {"type": type(head).__name__, **head.settings},
@@ -150,7 +151,11 @@ def load_its_backbone(folder, source=None):
     if source is None:  # HERE: an adapter that lies beside its backbone
         named = made_for["source"]
         source = str(folder) if named == HERE else named
-    return load_backbone(source, max_duration=made_for["max_duration"])
+    return load_backbone(
+        source,
+        max_duration=made_for["max_duration"],
+        decoder="decoder" in made_for["parts"],
+    )
 
 
 def head_state(head):
@@ -199,6 +204,12 @@ def refuse_other_backbone(backbone, made_for, folder):
         raise UserError(
             f"The adapter {folder} was trained on a {wanted} model "
             f"({made_for['source']}), not on a {given} model ({backbone.source})."
+        )
+    if list(backbone.parts) != made_for["parts"]:
+        raise UserError(
+            f"The adapter {folder} was trained on {' and '.join(made_for['parts'])} of "
+            f"{made_for['source']}; {backbone.source} was loaded as "
+            f"{' and '.join(backbone.parts)}."
         )
     if backbone.preprocessing != made_for["preprocessing"]:
         raise UserError(

@@ -52,7 +52,8 @@ class PetlBrain(sb.Brain):
             torch.manual_seed(self._batch_seed())
         if hasattr(batch, "features"):
             return self.modules.task(features=batch.features.data)
-        return self.modules.task(batch.sig.data, batch.sig.lengths)
+        inputs = self.task.inputs(batch)
+        return self.modules.task(batch.sig.data, batch.sig.lengths, **inputs)
 
     def compute_objectives(self, predictions, batch, stage):
         """The task's loss; keeps predictions when evaluating."""

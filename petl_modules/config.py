@@ -53,7 +53,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "True or False"}
 POSITIVE = (
     "lr",
     "batch_size",
-    "number_of_epochs",
+    "num_beams",
     "max_duration",
     "patience",
     "grad_accumulation_factor",
@@ -67,6 +67,7 @@ POSITIVE = (
     "projector_size",
 )
 NOT_NEGATIVE = (
+    "number_of_epochs",
     "weight_decay",
     "spec_augment_freq",
     "spec_augment_time",

@@ -46,8 +46,9 @@ class Prepared:
     ----------
     train, valid, test : Path
         Manifests: `{id: {wav, duration, label, ...}}`, duration in seconds.
-    labels : list of str
-        The classes; their order gives the indices.
+    labels : list of str or None
+        The classes or symbols; their order gives the indices. None where the backbone
+        writes text.
     broken : int
         Clips left out because they could not be read.
     """
@@ -73,8 +74,8 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     splits : dict
         `{"train": {id: {wav, label, ...}}, "valid": ..., "test": ...}`; entries of
         sequence tasks have a text instead of a label.
-    labels : list of str
-        All classes or symbols, in the order of their indices.
+    labels : list of str or None
+        All classes or symbols, in the order of their indices; None for plain text.
     shots : int or None
         Training clips per class, drawn with the seed from those that can be read.
     seed : int
@@ -100,6 +101,7 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     said = read_marker(marker)
     if said.get("key") == key and all(path.exists() for path in paths.values()):
         return Prepared(**paths, labels=said["labels"], broken=said["broken"])
+    labels = None if labels is None else list(labels)
     check_splits(splits, labels)
     splits, broken = checked(splits, skip_broken)
     check_splits(splits, labels)
@@ -109,10 +111,10 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     for name, path in paths.items():
         entries = sorted(splits[name].items())
         write_json(path, {key: escaped(entry) for key, entry in entries})
-    write_json(marker, {"key": key, "labels": list(labels), "broken": broken})
+    write_json(marker, {"key": key, "labels": labels, "broken": broken})
     counts = ", ".join(f"{len(splits[name])} {name}" for name in SPLITS)
     logger.info("Clips: %s.", counts)
-    return Prepared(**paths, labels=list(labels), broken=broken)
+    return Prepared(**paths, labels=labels, broken=broken)
 
 
 def make_dataset(manifest, sample_rate, max_duration=None, cache_mib=1024):
@@ -364,7 +366,7 @@ def decode(path):
 
 def check_splits(splits, labels):
     """Raise a UserError for splits that nothing can be learnt from."""
-    if len(labels) < 2:
+    if labels is not None and len(labels) < 2:
         raise UserError(
             f"There must be two classes or more, here there are {len(labels)}: "
             f"{', '.join(labels) or 'none'}."

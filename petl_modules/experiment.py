@@ -119,7 +119,7 @@ def run_folds(prepare, config):
 def run_one(prepare, config, folder, show_table):
     """Train and test one fold, or go on with it; returns its results."""
     prepared = on_main(manifests, prepare, config, folder / "data")
-    classes = len(prepared.labels)
+    classes = None if prepared.labels is None else len(prepared.labels)
     if "num_classes" in config.given and config["num_classes"] != classes:
         raise UserError(
             f"num_classes={config['num_classes']}, but the data has {classes} classes: "

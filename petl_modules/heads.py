@@ -164,4 +164,33 @@ class CTCHead(Head):
         return self.linear(self.dropout(hidden)), counts
 
 
-HEADS = {head.__name__: head for head in (ClassificationHead, CTCHead)}
+class OwnHead(nn.Module):
+    """The head of a backbone that writes text itself: no parameters, and how it writes.
+
+    Arguments
+    ---------
+    language : str or None
+        For checkpoints that know several, such as en.
+    speech_task : str
+        transcribe or translate (into English).
+    num_beams : int
+        Of the search for the best text; 1 takes the best token of each step.
+    """
+
+    pooling, weighted_sum = None, False
+
+    def __init__(self, language=None, speech_task="transcribe", num_beams=1):
+        super().__init__()
+        one_of("speech_task", speech_task, ("transcribe", "translate"))
+        self.settings = {
+            "language": language,
+            "speech_task": speech_task,
+            "num_beams": num_beams,
+        }
+
+    def forward(self, written):
+        """What the backbone gives, as it is."""
+        return written
+
+
+HEADS = {head.__name__: head for head in (ClassificationHead, CTCHead, OwnHead)}

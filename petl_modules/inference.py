@@ -12,7 +12,7 @@ from petl_modules.adapter_file import load_its_backbone, read_adapter
 from petl_modules.backbones.base import sample_counts, valid
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
-from petl_modules.heads import CTCHead
+from petl_modules.heads import CTCHead, OwnHead
 from petl_modules.mixed import MixedModel, can_mix
 from petl_modules.tasks.ctc import heard
 
@@ -122,7 +122,7 @@ class Adapters:
         self._loaded[name] = adapter
         self.in_use = self.in_use or name
         if self._mixed is not None:
-            self.backbone.points.forget(self._mixed)
+            self.backbone.forget(self._mixed)
             self._mixed = None
 
     def use(self, name):
@@ -162,7 +162,7 @@ class Adapters:
         return torch.stack(rows) if adapters is None else rows
 
     def transcribe_file(self, path):
-        """What is said in one file: its symbols, parted by spaces."""
+        """What is said in one file: words, or symbols parted by spaces."""
         self._refuse_unless("text")
         return self._answer_file(path)["text"]
 
@@ -202,16 +202,27 @@ class Adapters:
     # Helpers
 
     def _answer_file(self, path):
-        wav = read_clip(path, self.backbone.sample_rate)
-        (output,) = self._outputs(wav.unsqueeze(0))
+        (output,) = self._outputs(self._read(path, self.in_use).unsqueeze(0))
         return self._loaded[self.in_use].answer(path, output)
+
+    def _read(self, path, name):
+        """A clip that an adapter can hear, `(samples,)`."""
+        rate, most = self.backbone.sample_rate, self.backbone.capacity()
+        clip = read_clip(path, rate)
+        if self._loaded[name].max_duration is None and most and len(clip) > most:
+            raise UserError(
+                f"The clip {path} is {len(clip) / rate:.1f} s long, more than the "
+                f"{most / rate:.0f} s that {self.backbone.source} hears at once: cut "
+                "it into parts."
+            )
+        return clip
 
     def _answer_batch(self, paths, names):
         """Answers for files that are read and computed together."""
         answers, clips = [], []
-        for path in paths:
+        for path, name in zip(paths, names, strict=True):
             try:
-                clips.append(read_clip(path, self.backbone.sample_rate))
+                clips.append(self._read(path, name))
                 answers.append(None)
             except UserError as error:
                 answers.append({"file": str(path), "error": str(error)})
@@ -303,7 +314,7 @@ class Adapters:
         pretrained ones."""
         for parameter, pretrained in self._pretrained.items():
             parameter.data = tensors.get(parameter, pretrained)
-        self.backbone.points.owner = owner
+        self.backbone.serve(owner)
 
     def _names(self, adapters, count):
         """The name of every clip's adapter."""
@@ -345,13 +356,18 @@ class Loaded:
         self.model, self.head = adapter.model, adapter.head.to(device)
         self.model.petl.to(device)
         self.tensors = self.model.backbone_tensors()
-        self.mixes = can_mix(self.model)
-        self.gives = "text" if isinstance(self.head, CTCHead) else "label"
+        self.writes = isinstance(self.head, OwnHead)
+        self.mixes = can_mix(self.model) and not self.writes
+        text = self.writes or isinstance(self.head, CTCHead)
+        self.gives = "text" if text else "label"
         # a text is that of the whole clip, which is never cut
         self.max_duration = adapter.max_duration if self.gives == "label" else None
 
     def outputs(self, tokens):
         """What the head says of each clip: probabilities `(classes,)`, or text."""
+        if self.writes:
+            sound, _ = tokens.in_time()
+            return self.model.backbone.write(sound, **self.head.settings)
         if self.gives == "text":
             return [" ".join(said) for said in heard(*self.head(tokens), self.labels)]
         return list(self.head(tokens).float().softmax(-1).cpu())

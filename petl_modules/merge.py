@@ -3,7 +3,8 @@
 FOLDER gets a plain transformers checkpoint, for methods that can be merged (LoRA,
 BitFit, linear probes, full fine-tuning), and beside it the last LayerNorm and the head
 as an adapter file of the method linear: FOLDER can be used, adapted further and moved
-like any adapter and like any checkpoint.
+like any adapter and like any checkpoint. A Whisper with its decoder has a head of its
+own, and is whole as a checkpoint.
 """
 
 import argparse
@@ -39,6 +40,8 @@ def merge(adapter, folder, source=None):
     loaded = read_adapter(adapter, source=source)
     loaded.model.merge()
     save_checkpoint(loaded.model.backbone, folder)
+    if loaded.model.backbone.has_head:
+        return
     # its fingerprint is that of the weights as they are now
     backbone = load_backbone(folder, max_duration=loaded.max_duration)
     plain = AdaptedModel(backbone, make_method("linear"))
@@ -59,7 +62,7 @@ def main(argv=None):
     parser.add_argument("--source", help="the backbone, if it has moved")
     options = parser.parse_args(argv)
     merge(options.adapter, options.folder, options.source)
-    print(f"A transformers checkpoint with its head: {options.folder}")
+    print(f"A transformers checkpoint, and its head: {options.folder}")
 
 
 if __name__ == "__main__":

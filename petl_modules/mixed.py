@@ -45,15 +45,14 @@ class MixedModel:
 
     def __init__(self, backbone, models, tensors):
         self.clips, self.tensors = None, {}
-        points = backbone.points
-        points.owner = self
+        backbone.serve(self)
         for method, layer, site, modules in places_of(models):
             method.hook(layer, site, self._of_the_clip(modules))
         trained = set().union(*tensors)
         for norm in norms_of(backbone):
             if not trained.isdisjoint(norm.parameters()):
-                self._gather_norm(points, norm, tensors)
-        points.owner = None
+                self._gather_norm(backbone.points, norm, tensors)
+        backbone.serve(None)
 
     def _of_the_clip(self, modules):
         kind = next(type(module) for module in modules if module is not None)

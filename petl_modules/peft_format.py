@@ -72,7 +72,7 @@ def to_peft(model, folder):
         "lora_alpha": update.scale * update.a.out_features,
         "lora_dropout": update.dropout.p,
         "target_modules": [module_path(model, name) for name in model.petl],
-        "modules_to_save": [paths_of(backbone)[model.points.last_norm]],
+        "modules_to_save": [] if backbone.has_head else [norm_path(backbone)],
         **PLAIN,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,8 +115,9 @@ def from_peft(folder, backbone):
     adapted = {name.split(".lora_")[0] for name in given if ".lora_" in name}
     paths = paths_of(backbone)
     places = {
-        (layer.index, target)
-        for layer in backbone.points.layers
+        (part, layer.index, target)
+        for part, points in backbone.parts.items()
+        for layer in points.layers
         for target, site in layer.projections.items()
         if paths[site.module] in adapted
     }
@@ -129,11 +130,12 @@ def from_peft(folder, backbone):
         rank=config["r"],
         alpha=config["lora_alpha"],
         dropout=config.get("lora_dropout"),
-        targets=sorted({target for _, target in places}),
-        layers=sorted({index for index, _ in places}),
+        parts=sorted({part for part, _, _ in places}),
+        layers=sorted({index for _, index, _ in places}),
+        targets=sorted({target for _, _, target in places}),
     )
     model = AdaptedModel(backbone, method)
-    norm = paths[model.points.last_norm]
+    norm = norm_path(backbone)
     wanted = {
         name: parameter
         for name, parameter in named_as_in_peft(model).items()
@@ -157,9 +159,11 @@ def named_as_in_peft(model):
         path = module_path(model, name)
         named[f"{path}.lora_A.weight"] = update.a.weight
         named[f"{path}.lora_B.weight"] = update.b.weight
-    norm = model.points.last_norm
-    path = paths_of(model.backbone)[norm]
-    return named | {f"{path}.{n}": p for n, p in norm.named_parameters()}
+    if model.backbone.has_head:
+        return named
+    path = norm_path(model.backbone)
+    norm = model.points.last_norm.named_parameters()
+    return named | {f"{path}.{n}": p for n, p in norm}
 
 
 def module_path(model, name):
@@ -168,9 +172,16 @@ def module_path(model, name):
     return paths_of(model.backbone)[layer.projections[target].module]
 
 
+def norm_path(backbone):
+    """The path of the last LayerNorm, which trains with the head."""
+    return paths_of(backbone)[backbone.points.last_norm]
+
+
 def paths_of(backbone):
-    """`{module: path}` in the model that `transformers.AutoModel` loads."""
-    within = "encoder." if backbone.family == "whisper" else ""
+    """`{module: path}` in the model that `transformers.AutoModel` loads, or
+    `AutoModelForSpeechSeq2Seq` for a Whisper with its decoder."""
+    alone = backbone.family == "whisper" and not backbone.has_head
+    within = "encoder." if alone else ""
     return {m: within + path for path, m in backbone.model.named_modules()}
 
 

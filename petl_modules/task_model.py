@@ -27,12 +27,13 @@ class TaskModel(nn.Module):
         super().__init__()
         self.model, self.head = model, head
 
-    def forward(self, wavs=None, wav_lens=None, features=None):
-        """The head's output, from waveforms or from cached `AdaptedModel.features`."""
+    def forward(self, wavs=None, wav_lens=None, features=None, **inputs):
+        """The head's output, from waveforms (and what else the backbone reads) or from
+        cached `AdaptedModel.features`."""
         if features is not None:
             return self.model.head_from_features(features, self.head)
         layers = self.head.weighted_sum
-        return self.head(self.model(wavs, wav_lens, all_layers=layers))
+        return self.head(self.model(wavs, wav_lens, all_layers=layers, **inputs))
 
     def parameter_groups(self, decay_all=False):
         """What trains, as optimizer groups: decayed, and spared from weight decay.

@@ -6,6 +6,7 @@ import torch
 from transformers import (
     ASTConfig,
     ASTModel,
+    GenerationConfig,
     HubertConfig,
     HubertModel,
     Wav2Vec2Config,
@@ -14,7 +15,9 @@ from transformers import (
     WavLMModel,
     WhisperConfig,
     WhisperForConditionalGeneration,
+    WhisperTokenizer,
 )
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 SIZES = {
     "hidden_size": 32,
@@ -101,6 +104,52 @@ def tiny_checkpoint(family, folder, seed=0):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+    return save(model, family, folder)
+
+
+def tiny_writer(folder, language=None, seed=0):
+    """Save a random Whisper with a tokenizer of single bytes; of English alone, or of
+    several languages if one is given."""
+    names = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>"]
+    names += ["<|translate|>", "<|transcribe|>", "<|notimestamps|>"]
+    byte_names = list(bytes_to_unicode().values())
+    number = {name: i for i, name in enumerate(byte_names + names)}
+    tokenizer = WhisperTokenizer(vocab=number, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": names[1:]})
+    tokenizer.save_pretrained(folder)
+    end, start = number["<|endoftext|>"], number["<|startoftranscript|>"]
+    special = {
+        "pad_token_id": end,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "decoder_start_token_id": start,
+    }
+    torch.manual_seed(seed)
+    config = whisper().config
+    config.update({**special, "vocab_size": len(number), "decoder_layers": 2})
+    config.update({"max_target_positions": 60})
+    model = WhisperForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.generation_config = GenerationConfig(
+        **special,
+        no_timestamps_token_id=number["<|notimestamps|>"],
+        is_multilingual=language is not None,
+        lang_to_id={name: number[name] for name in ("<|en|>", "<|zh|>")},
+        task_to_id={
+            name: number[f"<|{name}|>"] for name in ("translate", "transcribe")
+        },
+        suppress_tokens=[5, 6],
+        begin_suppress_tokens=[number["\u0120"], end],
+        return_timestamps=False,
+        max_length=60,
+    )
+    return save(model, "whisper", folder)
+
+
+def save(model, family, folder):
+    """Save a model and what its preprocessor says; returns the folder."""
     model.save_pretrained(folder)
     preprocessor = PREPROCESSORS.get(family, WAVEFORM)
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))

@@ -17,6 +17,7 @@ from transformers import (
     WavLMConfig,
     WavLMModel,
     WhisperConfig,
+    WhisperForConditionalGeneration,
     WhisperModel,
 )
 from transformers.feature_extraction_utils import FeatureExtractionMixin
@@ -26,7 +27,7 @@ from petl_modules.backbones.ast import ASTBackbone
 from petl_modules.backbones.base import Backbone, Tokens
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.backbones.waveform import WaveformBackbone, WavLMBackbone
-from petl_modules.backbones.whisper import WhisperBackbone
+from petl_modules.backbones.whisper import WhisperBackbone, WhisperWithDecoder
 from petl_modules.embedded import MODEL_FOLDER
 from petl_modules.errors import UserError
 
@@ -77,7 +78,14 @@ ARCHITECTURES = {
 }
 
 
-def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_time=0):
+def load_backbone(
+    source,
+    pretrained=True,
+    max_duration=None,
+    spec_freq=0,
+    spec_time=0,
+    decoder=False,
+):
     """A backbone from a hub or a folder in transformers' layout.
 
     Arguments
@@ -94,6 +102,8 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
     spec_freq, spec_time : int
         SpecAugment's widest masks in mel bins and frames of 10 ms, 0 for none.
         Backbones that read the waveform have no spectrogram to mask.
+    decoder : bool
+        Load Whisper's decoder too: a backbone that writes text.
 
     Returns
     -------
@@ -102,8 +112,8 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
     Raises
     ------
     UserError
-        If there is no such checkpoint, it is of no known family, or it lacks
-        weights.
+        If there is no such checkpoint, it is of no known family, lacks weights, or
+        has no decoder where one is asked for.
     """
     folder = checkpoint_of(source)
     config = load_config(folder, pretrained)
@@ -112,9 +122,18 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
         raise UserError(
             f"{source} is a {kind} model; the backbones are {', '.join(MODELS)}."
         )
-    model = load_model(folder, config) if pretrained else random_model(source, config)
+    if decoder and kind != "whisper":
+        raise UserError(
+            f"{source} is a {kind} model, which has no decoder to write text with: "
+            "give a Whisper checkpoint as source."
+        )
+    kind_of_model = WhisperForConditionalGeneration if decoder else MODELS[kind]
+    if pretrained:
+        model = load_model(folder, config, kind_of_model)
+    else:
+        model = random_model(source, config, kind_of_model)
     preprocessing = load_preprocessing(folder, kind, pretrained)
-    if kind == "whisper":
+    if kind == "whisper" and not decoder:
         model = model.encoder
     model.config._attn_implementation = attention.NAME
     model.float().eval()
@@ -125,7 +144,8 @@ def load_backbone(source, pretrained=True, max_duration=None, spec_freq=0, spec_
     if kind == "audio-spectrogram-transformer":
         backbone = ASTBackbone(model, source, preprocessing, max_duration, augment)
     elif kind == "whisper":
-        backbone = WhisperBackbone(model, source, preprocessing, augment)
+        whisper = WhisperWithDecoder if decoder else WhisperBackbone
+        backbone = whisper(model, source, preprocessing, augment)
     else:
         if augment is not None:
             logger.info("%s reads the waveform: SpecAugment is off.", kind)
@@ -147,7 +167,9 @@ def save_checkpoint(backbone, folder):
     """
     source = checkpoint_of(backbone.source)
     model = backbone.model
-    if model.config.model_type == "whisper":
+    if backbone.has_head:
+        backbone.tokenizer.save_pretrained(folder)
+    elif model.config.model_type == "whisper":
         whole = load_model(source, load_config(source, pretrained=True))
         whole.encoder.load_state_dict(model.state_dict())
         model = whole
@@ -197,10 +219,10 @@ def load_preprocessing(source, kind, pretrained):
     return {key: said.get(key, value) for key, value in PREPROCESSING[kind].items()}
 
 
-def load_model(source, config: PreTrainedConfig):
-    """The pretrained model; every weight that the encoder reads must be there."""
+def load_model(source, config: PreTrainedConfig, kind):
+    """The pretrained model of a class; every weight that it reads must be there."""
     try:
-        model, info = MODELS[config.model_type].from_pretrained(
+        model, info = kind.from_pretrained(
             source, config=config, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -216,12 +238,12 @@ def load_model(source, config: PreTrainedConfig):
     return model
 
 
-def random_model(source, config):
+def random_model(source, config, kind):
     """The same architecture with random weights, said loudly."""
     logger.warning(
         "pretrained=False: %s is built with RANDOM weights, nothing is loaded.", source
     )
-    model = MODELS[config.model_type](config)
+    model = kind(config)
     if config.model_type == "audio-spectrogram-transformer":
         # transformers leaves these at zero, which hides every position
         model.embeddings.position_embeddings.data.normal_(std=0.02)

@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_with_prefix"
 
@@ -32,7 +33,14 @@ def attention_with_prefix(module, query, key, value, attention_mask, **kwargs):
     )
 
 
+def decoder_mask(**kwargs):
+    """The causal mask of a decoder, never left to `is_causal`: that knows nothing of a
+    prefix, which every token sees."""
+    return sdpa_mask(**{**kwargs, "allow_is_causal_skip": False})
+
+
 AttentionInterface.register(NAME, attention_with_prefix)
+AttentionMaskInterface.register(NAME, decoder_mask)
 
 
 def wavlm_attention(module, hidden, attention_mask, position_bias, prefix=None):

@@ -82,10 +82,18 @@ class Backbone(nn.Module):
         All that the features depend on, JSON-able.
     spec_augment : callable or None
         Maps features to features; used only while `augment` is on.
+
+    Attributes
+    ----------
+    points : AccessPoints
+        Of the encoder.
+    parts : dict
+        The `AccessPoints` of all parts: encoder, and decoder where there is one.
     """
 
     max_duration = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
+    has_head = False  # whether it predicts by itself, as Whisper does with its decoder
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -98,9 +106,15 @@ class Backbone(nn.Module):
         self.spec_augment = spec_augment
         self.augment = False
         self.hidden_size = model.config.hidden_size
-        self.points = AccessPoints(model, family, self.hidden_size)
+        self.points = AccessPoints(self.encoder, family, self.hidden_size)
+        self.parts = {"encoder": self.points}
         self.num_layers = len(self.points.layers)
         self._fingerprint = None
+
+    @property
+    def encoder(self):
+        """The part of the model that hears."""
+        return self.model
 
     @property
     def family(self):
@@ -116,6 +130,16 @@ class Backbone(nn.Module):
         """Steps of time that clips of so many samples have, a tensor of whole
         numbers."""
         raise NotImplementedError
+
+    def serve(self, owner):
+        """Let the functions that were hooked in for `owner` act, and no others."""
+        for points in self.parts.values():
+            points.owner = owner
+
+    def forget(self, owner):
+        """Take out all that was hooked in for an owner."""
+        for points in self.parts.values():
+            points.forget(owner)
 
     def capacity(self):
         """Samples of the longest clip that fits its position table, or None."""

@@ -1,15 +1,21 @@
-"""The encoder of Whisper (Radford et al., arXiv 2212.04356)."""
+"""Whisper (Radford et al., arXiv 2212.04356): its encoder, and all of it."""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from transformers import WhisperFeatureExtractor
+from transformers import WhisperFeatureExtractor, WhisperTokenizer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from petl_modules.access_points import WHISPER
+from petl_modules.access_points import WHISPER, WHISPER_DECODER, AccessPoints
 from petl_modules.backbones.base import Backbone, Tokens, valid
 from petl_modules.backbones.features import WhisperLogMel
 from petl_modules.errors import UserError
 
 FRAMES_PER_TOKEN = 2  # the stride of the second convolution
+MULTILINGUAL = 51865  # tokens that OpenAI's multilingual vocabularies have, or more
 
 
 class WhisperBackbone(Backbone):
@@ -47,8 +53,7 @@ class WhisperBackbone(Backbone):
     def embed(self, wavs, counts):
         lengths = self.steps(counts)
         time = self.steps(wavs.shape[1])
-        model = self.model
-        if time > model.config.max_source_positions:
+        if time > self.encoder.config.max_source_positions:
             seconds = time * self.token_samples / self.sample_rate
             raise UserError(
                 f"A clip of {seconds:.1f} s is longer than Whisper's 30 s: set "
@@ -57,12 +62,173 @@ class WhisperBackbone(Backbone):
         # One token more than needed: the convolutions then read silence after the
         # longest clip, as they do after the shorter ones and in Whisper's own 30 s.
         mel = self.augmented(self.log_mel(wavs, (time + 1) * FRAMES_PER_TOKEN))
-        hidden = F.gelu(model.conv2(F.gelu(model.conv1(mel))))
+        return Tokens(self.convolved(mel, time), valid(lengths, time))
+
+    def convolved(self, mel, time):
+        """Log-mel features to the first `time` tokens of the first layer."""
+        encoder = self.encoder
+        hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel))))
         hidden = hidden.transpose(1, 2)[:, :time]
-        hidden = hidden + model.embed_positions.weight[:time]
-        hidden = F.dropout(hidden, model.dropout, model.training)
-        return Tokens(hidden, valid(lengths, time))
+        hidden = hidden + encoder.embed_positions.weight[:time]
+        return F.dropout(hidden, encoder.dropout, encoder.training)
 
     def idle_parameters(self):
         """The sinusoidal positions are fixed."""
-        return list(self.model.embed_positions.parameters())
+        return list(self.encoder.embed_positions.parameters())
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a backbone that writes text makes of sound and text.
+
+    Attributes
+    ----------
+    logits : torch.Tensor
+        Of the token after each given one, `(batch, length, vocabulary)`.
+    sound : torch.Tensor
+        The encoder's hidden states, `(batch, tokens, hidden)`.
+    """
+
+    logits: torch.Tensor
+    sound: torch.Tensor
+
+
+class WhisperWithDecoder(WhisperBackbone):
+    """Whisper with its decoder: sound to text.
+
+    Here every clip is heard in 30 s, filled up with silence: on less, the pretrained
+    decoder repeats itself without end. What is longer is cut, as in Whisper's own
+    evaluation.
+
+    Arguments
+    ---------
+    model : transformers.WhisperForConditionalGeneration
+    source : str
+        Where the tokenizer is found too.
+    preprocessing : dict
+    spec_augment : callable or None
+        Masks the clips, not the silence after them.
+
+    Attributes
+    ----------
+    multilingual : bool
+        Whether the checkpoint knows more than English.
+    longest_text : int
+        Tokens that are written.
+    """
+
+    has_head = True
+
+    def __init__(self, model, source, preprocessing, spec_augment=None):
+        super().__init__(model, source, preprocessing, spec_augment)
+        decoder = model.model.decoder
+        points = AccessPoints(decoder, WHISPER_DECODER, self.hidden_size)
+        self.parts["decoder"] = points
+        settings = model.generation_config
+        self.multilingual = getattr(
+            settings, "is_multilingual", model.config.vocab_size >= MULTILINGUAL
+        )
+        # as OpenAI's own decoding: half of the text that the decoder has room for
+        self.longest_text = model.config.max_target_positions // 2
+
+    @property
+    def encoder(self):
+        return self.model.model.encoder
+
+    def embed(self, wavs, counts):
+        time = self.encoder.config.max_source_positions
+        wavs = wavs[:, : self.capacity()]
+        heard = min(time, int(self.steps(counts).max())) * FRAMES_PER_TOKEN
+        mel = self.log_mel(wavs, time * FRAMES_PER_TOKEN)
+        mel = torch.cat([self.augmented(mel[..., :heard]), mel[..., heard:]], -1)
+        hidden = self.convolved(mel, time)
+        return Tokens(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool))
+
+    def forward(self, wavs, wav_lens=None, all_layers=False, text=None):
+        """Hidden states of the encoder, or with a text `Written`.
+
+        Arguments
+        ---------
+        wavs, wav_lens, all_layers
+            As of `Backbone.forward`.
+        text : torch.Tensor or None
+            Token numbers `(batch, length)` from the start token on, padded on the
+            right with any.
+
+        Returns
+        -------
+        Tokens or Written
+        """
+        tokens = super().forward(wavs, wav_lens, all_layers)
+        if text is None:
+            return tokens
+        sound, _ = tokens.in_time()
+        states = self.model.model.decoder(
+            input_ids=text, encoder_hidden_states=sound, use_cache=False
+        )
+        return Written(self.model.proj_out(states.last_hidden_state), sound)
+
+    def write(self, sound, language=None, speech_task="transcribe", num_beams=1):
+        """The best texts for the encoder's hidden states, a list of str.
+
+        Arguments
+        ---------
+        sound : torch.Tensor
+            Of `Written`.
+        language, speech_task, num_beams
+            As of `petl_modules.heads.OwnHead`.
+        """
+        spoken = {"language": language, "task": speech_task}
+        numbers = self.model.generate(
+            encoder_outputs=BaseModelOutput(sound),
+            num_beams=num_beams,
+            max_length=self.longest_text,
+            **(spoken if self.multilingual else {}),
+        )
+        return self.spelt(numbers)
+
+    def numbers(self, text, language=None, speech_task="transcribe"):
+        """A text's tokens as the decoder is to write them, `(length,)`: start, text and
+        end."""
+        if self.multilingual:
+            self.tokenizer.set_prefix_tokens(language=language, task=speech_task)
+        # Whisper writes a space before its first word
+        return torch.tensor(self.tokenizer(f" {text.strip()}").input_ids)
+
+    def spelt(self, numbers):
+        """Rows of token numbers to texts."""
+        decode = self.tokenizer.decode
+        return [decode(row, skip_special_tokens=True).strip() for row in numbers]
+
+    def refuse_language(self, language):
+        """Raise a UserError unless the checkpoint knows the language."""
+        if not self.multilingual and language is not None:
+            raise UserError(
+                f"language={language}: {self.source} knows English only, and takes no "
+                "language."
+            )
+        codes = {**TO_LANGUAGE_CODE, **{c: c for c in TO_LANGUAGE_CODE.values()}}
+        if self.multilingual and str(language).lower() not in codes:
+            raise UserError(
+                f"language={language}: {self.source} knows many languages, say which "
+                "one is spoken, such as --language=en."
+            )
+
+    @cached_property
+    def tokenizer(self):
+        """The checkpoint's tokenizer.
+
+        Raises
+        ------
+        UserError
+            If there is none, or one for another checkpoint.
+        """
+        # without files, transformers makes an empty one
+        tokenizer = WhisperTokenizer.from_pretrained(self.source)
+        start = self.model.generation_config.decoder_start_token_id
+        if tokenizer.convert_tokens_to_ids("<|startoftranscript|>") != start:
+            raise UserError(
+                f"{self.source} has no tokenizer that fits its weights: put the files "
+                "that were published with them (tokenizer.json and others) beside them."
+            )
+        return tokenizer

@@ -77,6 +77,8 @@ class Conformer(nn.Module):
         On the narrow features.
     """
 
+    sees_later = True
+
     def __init__(
         self,
         hidden_size,
@@ -117,6 +119,8 @@ class Convpass(nn.Module):
         Before the last projection.
     """
 
+    sees_later = True
+
     def __init__(
         self, hidden_size, rank=None, reduction_rate=None, kernel_size=3, dropout=0.1
     ):
@@ -142,6 +146,8 @@ class ConvAdapter(nn.Module):
     hidden_size : int
         Size d of the tokens, a multiple of 16.
     """
+
+    sees_later = True
 
     def __init__(self, hidden_size):
         super().__init__()
@@ -190,6 +196,8 @@ class SiteAdapters(Method):
         Whether the LayerNorm of the site trains too.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For the module.
     """
@@ -203,9 +211,10 @@ class SiteAdapters(Method):
         residual=True,
         train_norm=True,
         layers=None,
+        parts=None,
         **knobs,
     ):
-        super().__init__(layers)
+        super().__init__(layers, parts)
         one_of("site", site, ("mhsa", "ffn", "both"))
         one_of("placement", placement, ("parallel", "sequential"))
         one_of("position", position, ("after", "before"))
@@ -256,12 +265,14 @@ class BlockAdapters(Method):
         Whether the LayerNorm of the feed-forward block trains too.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For the module.
     """
 
-    def __init__(self, adapter, train_norm=True, layers=None, **knobs):
-        super().__init__(layers)
+    def __init__(self, adapter, train_norm=True, layers=None, parts=None, **knobs):
+        super().__init__(layers, parts)
         self.adapter, self.adapter_knobs = adapter, knobs
         self.with_norm = train_norm
 

@@ -17,6 +17,8 @@ class Method:
         The settings, JSON-able; with the name they rebuild the method.
     layers : list of int or None
         The layers that the method touches, None for all of them.
+    parts : list of str or None
+        The parts that it touches, encoder or decoder, None for all that there are.
     mergeable : bool
         Whether it can be folded into the backbone's weights.
     additive : bool
@@ -30,8 +32,8 @@ class Method:
     additive = False
     form = ()
 
-    def __init__(self, layers=None):
-        self.layers = layers
+    def __init__(self, layers=None, parts=None):
+        self.layers, self.parts = layers, parts
         self.knobs = {}
 
     def attach(self, model):
@@ -63,11 +65,28 @@ class Method:
     def unmerge(self, model):
         """Undo `merge`, bit by bit."""
 
+    def chosen_parts(self, model):
+        """The access points of the parts that `parts` names."""
+        parts = model.backbone.parts
+        if self.parts is None:
+            return list(parts.values())
+        chosen = self.parts if isinstance(self.parts, list | tuple) else [self.parts]
+        if not chosen or any(name not in list(parts) for name in chosen):
+            raise UserError(
+                f"parts={list(chosen)} does not fit: {model.backbone.source} has as "
+                f"parts {' and '.join(parts)} here."
+            )
+        return [points for name, points in parts.items() if name in chosen]
+
     def chosen_layers(self, model):
-        """The access points of the layers that `layers` names."""
-        points, count = model.points.layers, len(model.points.layers)
+        """The access points of the layers that `layers` names, in each of the parts."""
+        parts = self.chosen_parts(model)
+        return [layer for part in parts for layer in self._layers_of(part.layers)]
+
+    def _layers_of(self, points):
+        count = len(points)
         if self.layers is None:
-            return list(points)
+            return points
         chosen = [self.layers] if isinstance(self.layers, int) else list(self.layers)
         wrong = [i for i in chosen if not isinstance(i, int) or not -count <= i < count]
         if wrong or not chosen:

@@ -15,7 +15,8 @@ class FullFineTuning(Method):
 
 
 class LinearProbe(Method):
-    """Only the last LayerNorm and the head train, as with every method."""
+    """Only the last LayerNorm and the head train, as with every method; nothing where
+    the backbone has a head of its own."""
 
     mergeable = True
 
@@ -31,12 +32,14 @@ class BitFit(Method):
     ---------
     layers : list of int or None
         Restrict the method to the Transformer layers named.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     """
 
     mergeable = True
 
     def attach(self, model):
-        trees = [model.backbone]
+        trees = [points.model for points in self.chosen_parts(model)]
         if self.layers is not None:
             trees = [layer.module for layer in self.chosen_layers(model)]
         for tree in trees:

@@ -58,9 +58,12 @@ class LoRAProjections(Method):
     Arguments
     ---------
     targets : list of str or str
-        Any of q, k, v, o, fc1, fc2; ffn stands for fc1 and fc2.
+        Any of q, k, v, o, fc1, fc2, and in a decoder cross_q, cross_k, cross_v,
+        cross_o, of its attention to the encoder; ffn stands for fc1 and fc2.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For `LoRA`.
     """
@@ -68,8 +71,8 @@ class LoRAProjections(Method):
     mergeable = True
     additive = True
 
-    def __init__(self, targets=("q", "v"), layers=None, **knobs):
-        super().__init__(layers)
+    def __init__(self, targets=("q", "v"), layers=None, parts=None, **knobs):
+        super().__init__(layers, parts)
         names = targets.split(",") if isinstance(targets, str) else targets
         names = [name.strip() for name in names]
         self.targets = [t for name in names for t in ALIASES.get(name, (name,))]
@@ -77,13 +80,16 @@ class LoRAProjections(Method):
 
     def attach(self, model):
         self.updates = []
-        for layer in self.chosen_layers(model):
-            for target in self.targets:
-                if target not in layer.projections:
-                    raise UserError(
-                        f"targets={target} matches no projection: choose among "
-                        f"{', '.join(layer.projections)} and ffn."
-                    )
+        layers = self.chosen_layers(model)
+        known = {name: None for layer in layers for name in layer.projections}
+        for target in self.targets:
+            if target not in known:
+                raise UserError(
+                    f"targets={target} matches no projection: choose among "
+                    f"{', '.join(known)} and ffn."
+                )
+        for layer in layers:
+            for target in (t for t in self.targets if t in layer.projections):
                 module = layer.projections[target].module
                 update = LoRA(
                     module.in_features,

@@ -58,6 +58,7 @@ class DenseMoA(nn.Module):
         self.up = nn.Parameter(torch.zeros(narrow, hidden_size))
         self.up_bias = nn.Parameter(torch.zeros(num_adapters, hidden_size))
         self.expert = expert
+        self.sees_later = expert == "convpass"
         if expert == "convpass":
             self.conv = SameConv1d(narrow, narrow, kernel_size, groups=num_adapters)
             self.dropout = nn.Dropout(dropout)
@@ -101,6 +102,7 @@ class SoftMoA(nn.Module):
     """
 
     no_decay = ("down_bias", "up_bias")
+    sees_later = True
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Learned tokens (prompt tuning) and learned keys and values (prefix tuning).
 
-Both start as the backbone's own tokens of a silent clip: random ones draw attention
-away from the sound, which takes many steps to unlearn.
+In an encoder both start as the backbone's own tokens of a silent clip: random ones draw
+attention away from the sound, which takes many steps to unlearn.
 """
 
 from dataclasses import replace
@@ -31,6 +31,7 @@ class Prompt(nn.Module):
     """
 
     no_decay = ("tokens",)
+    sees_later = True
 
     def __init__(self, hidden_size, prompt_length=25, prompt_dropout=0.0):
         super().__init__()
@@ -103,12 +104,14 @@ class PromptTokens(Method):
         silence or random.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For `Prompt`.
     """
 
-    def __init__(self, deep=True, start="silence", layers=None, **knobs):
-        super().__init__(layers)
+    def __init__(self, deep=True, start="silence", layers=None, parts=None, **knobs):
+        super().__init__(layers, parts)
         self.deep, self.start = deep, one_of("start", start, STARTS)
         self.prompt_knobs = knobs
 
@@ -131,22 +134,25 @@ class PrefixKeysValues(Method):
     Arguments
     ---------
     start : str
-        silence or random; with a projection always random.
+        silence or random; with a projection and in a decoder always random.
     layers : list of int or None
         Restrict the method to these layers.
+    parts : list of str or None
+        Restrict it to the encoder or the decoder.
     **knobs
         For `Prefix`.
     """
 
-    def __init__(self, start="silence", layers=None, **knobs):
-        super().__init__(layers)
+    def __init__(self, start="silence", layers=None, parts=None, **knobs):
+        super().__init__(layers, parts)
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model):
         silence = silent_inputs(model.backbone) if self.start == "silence" else None
         for layer in self.chosen_layers(model):
             prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
-            if silence is not None and prefix.projection is None:
+            direct = prefix.projection is None and not layer.points.is_decoder
+            if silence is not None and direct:
                 start_as(prefix.vectors, keys_and_values(layer, silence[layer.index]))
             self.hook(layer, "mhsa", model.add(self, layer, "mhsa", prefix))
 

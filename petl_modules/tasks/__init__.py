@@ -2,5 +2,6 @@
 
 from petl_modules.tasks.classification import Classification
 from petl_modules.tasks.ctc import CTC
+from petl_modules.tasks.transcription import Transcription
 
-__all__ = ["CTC", "Classification"]
+__all__ = ["CTC", "Classification", "Transcription"]

@@ -52,6 +52,10 @@ class Classification:
                 )
         dataset.add_dynamic_item(index.get, takes="label", provides=self.target)
 
+    def inputs(self, batch):
+        """What the backbone reads beside sound: nothing."""
+        return {}
+
     def loss(self, logits, batch):
         """Cross-entropy; `logits` is `(batch, classes)`."""
         return F.cross_entropy(

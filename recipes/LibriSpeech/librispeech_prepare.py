@@ -1,4 +1,4 @@
-"""Entries of LibriSpeech (Panayotov et al., 2015), as words or as phones."""
+"""Entries of LibriSpeech (Panayotov et al., 2015), as sentences or as phones."""
 
 import logging
 import re
@@ -70,6 +70,52 @@ def prepare_phonemes(data_folder, train_sets, valid_set, test_set, lexicon=None)
     found = {p for e in splits["train"].values() for p in e["text"].split()}
     known = {p for phones in pronunciations.values() for p in phones}
     return splits, [BLANK, *sorted(known | found)]
+
+
+def prepare_sentences(data_folder, train_sets, valid_set, test_set):
+    """Entries whose text is written as people and Whisper write: in small letters, with
+    a capital at the start and a full stop at the end.
+
+    Arguments
+    ---------
+    data_folder : str
+        With one folder per set.
+    train_sets : list of str
+    valid_set, test_set : str
+
+    Returns
+    -------
+    splits, None
+        For `petl_modules.data.make_manifests`.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder or set.
+    """
+    folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
+    parts = {"train": train_sets, "valid": [valid_set], "test": [test_set]}
+    splits = {
+        name: {
+            key: {"wav": str(path), "text": sentence(words)}
+            for part in sets
+            for key, path, words in utterances(folder / part)
+        }
+        for name, sets in parts.items()
+    }
+    return splits, None
+
+
+def sentence(words):
+    """Words in capitals as a sentence.
+
+    Example
+    -------
+    >>> sentence(["AND", "I'LL", "SAY", "WHAT", "I", "THINK"])
+    "And I'll say what I think."
+    """
+    text = re.sub(r"\bi\b", "I", " ".join(words).lower())
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def read_lexicon(path):

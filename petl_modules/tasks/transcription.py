@@ -1,0 +1,141 @@
+"""The text of a clip, by a backbone that writes text."""
+
+import logging
+
+import torch.nn.functional as F
+from speechbrain.utils.metric_stats import ErrorRateStats
+from transformers.models.whisper.english_normalizer import (
+    BasicTextNormalizer,
+    EnglishTextNormalizer,
+)
+
+from petl_modules.backbones.base import valid
+from petl_modules.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Transcription:
+    """The text of a clip: cross-entropy of each next token given those before it, and
+    word errors of the text that the backbone writes.
+
+    Words are compared after the normalisation of Whisper's evaluation: that for English
+    where English is written, the basic one otherwise.
+
+    Arguments
+    ---------
+    labels : None
+        There are no classes.
+    backbone : petl_modules.backbones.whisper.WhisperWithDecoder
+    language, speech_task, num_beams
+        As of `petl_modules.heads.OwnHead`.
+    label_smoothing : float
+
+    Raises
+    ------
+    UserError
+        For a language that the backbone does not know.
+    """
+
+    name = "transcription"
+    target = "numbers"
+    metric = "word_error_rate"
+    cuts = False  # a text is that of the whole clip
+
+    def __init__(
+        self, labels, backbone, language, speech_task, num_beams, label_smoothing=0.0
+    ):
+        del labels
+        backbone.refuse_language(language)
+        self.backbone, self.label_smoothing = backbone, label_smoothing
+        self.spoken = {"language": language, "speech_task": speech_task}
+        self.num_beams = num_beams
+        english = not backbone.multilingual or speech_task == "translate"
+        english = english or language.lower() in ("en", "english")
+        self.normalized = normalizer(backbone.tokenizer, english)
+
+    def add_targets(self, dataset):
+        """Give a data set the item that `loss` reads: the tokens of an entry's text,
+        `(length,)`.
+
+        Raises
+        ------
+        UserError
+            For a text that is too long for the decoder.
+        """
+
+        def numbers(text):
+            return self.backbone.numbers(text, **self.spoken)
+
+        room = self.backbone.model.config.max_target_positions
+        for key, entry in dataset.data.items():
+            if (length := len(numbers(entry["text"]))) > room:
+                raise UserError(
+                    f"The text of {key} is too long: {length} tokens, where the "
+                    f"decoder has room for {room}."
+                )
+        dataset.add_dynamic_item(numbers, takes="text", provides=self.target)
+
+    def fits(self, text, steps):
+        """Whether a clip of so many steps is heard whole, as its text needs."""
+        del text
+        return steps <= self.backbone.model.config.max_source_positions
+
+    def inputs(self, batch):
+        """What the backbone reads beside sound: every token but the last."""
+        return {"text": batch.numbers.data[:, :-1]}
+
+    def loss(self, written, batch):
+        """Cross-entropy per token; `written` is the backbone's."""
+        targets = batch.numbers.data
+        lengths = (batch.numbers.lengths * targets.shape[1]).round().long()
+        mask = valid(lengths - 1, targets.shape[1] - 1)
+        return F.cross_entropy(
+            written.logits[mask].float(),
+            targets[:, 1:][mask],
+            label_smoothing=self.label_smoothing,
+        )
+
+    def start(self):
+        """Forget what was collected."""
+        self.stats = ErrorRateStats()
+
+    def collect(self, written, batch):
+        """Let the backbone write, and keep the words of a batch."""
+        texts = self.backbone.write(
+            written.sound, num_beams=self.num_beams, **self.spoken
+        )
+        lengths = batch.numbers.lengths * batch.numbers.data.shape[1]
+        rows = zip(batch.numbers.data, lengths.round().long(), strict=True)
+        truths = self.backbone.spelt([row[:length] for row, length in rows])
+        self.stats.append(
+            batch.id,
+            [self.normalized(text).split() for text in texts],
+            [self.normalized(truth).split() for truth in truths],
+        )
+
+    def metrics(self):
+        """The word error rate, a fraction."""
+        return {self.metric: self.stats.summarize("error_rate") / 100}
+
+    def error(self, metrics, loss):
+        """What a better epoch makes smaller; among equals the loss decides."""
+        return metrics[self.metric] + 1e-6 * min(loss, 1e3)
+
+    def write(self, folder):
+        """Alignments of what was collected, in SpeechBrain's format."""
+        with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
+            self.stats.write_stats(stream)
+
+
+def normalizer(tokenizer, english):
+    """The text normalisation of Whisper's evaluation."""
+    if not english:
+        return BasicTextNormalizer()
+    spellings = tokenizer.english_spelling_normalizer
+    if spellings is None:
+        logger.warning(
+            "The checkpoint has no normalizer.json: where British and American "
+            "spellings differ, a word counts as an error."
+        )
+    return EnglishTextNormalizer(spellings or {})
