@@ -170,7 +170,7 @@ def save_checkpoint(backbone, folder):
     if backbone.has_head:
         backbone.tokenizer.save_pretrained(folder)
     elif model.config.model_type == "whisper":
-        whole = load_model(source, load_config(source, pretrained=True))
+        whole = load_model(source, load_config(source, pretrained=True), WhisperModel)
         whole.encoder.load_state_dict(model.state_dict())
         model = whole
     model.config._attn_implementation = None  # ours is known to nobody else
