@@ -90,6 +90,12 @@ class PetlBrain(sb.Brain):
         """Optimizer steps: batches over accumulation, the last group perhaps short."""
         return -(-self.num_batches // self.grad_accumulation_factor)
 
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """SpeechBrain's hook, which does not tell a batch sampler the epoch unless
+        several processes train."""
+        self.train_sampler = loader_kwargs.get("batch_sampler")
+        return super()._train_loader_specifics(dataset, loader_kwargs)
+
     def fit(self, epoch_counter, train_set, *args, **kwargs):
         """As SpeechBrain's, given a data loader for training."""
         self.num_batches = len(train_set)
@@ -132,7 +138,7 @@ class PetlBrain(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
-        self.task.start()
+        self.task.start(final=stage == sb.Stage.TEST)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, and keep the best epoch and the last one."""

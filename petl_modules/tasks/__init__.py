@@ -2,5 +2,7 @@
 
 from petl_modules.tasks.classification import Classification
 from petl_modules.tasks.ctc import CTC
+from petl_modules.tasks.recognition import SpeechRecognition
+from petl_modules.tasks.slots import SlotFilling
 
-__all__ = ["CTC", "Classification"]
+__all__ = ["CTC", "Classification", "SlotFilling", "SpeechRecognition"]

@@ -8,8 +8,7 @@ from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.errors import UserError
-
-BLANK = "<blank>"
+from petl_modules.units import BLANK
 
 
 class CTC:
@@ -27,7 +26,7 @@ class CTC:
     """
 
     name = "ctc"
-    target = "units"
+    target = "symbols"
     cuts = False  # a text is that of the whole clip
 
     def __init__(self, labels, metric):
@@ -36,8 +35,8 @@ class CTC:
         self.labels, self.metric = list(labels), metric
 
     def add_targets(self, dataset):
-        """Give a data set the item that `loss` reads: `(symbols,)` of an entry's text,
-        whose symbols are parted by spaces.
+        """Give a data set the item that `loss` reads, `(symbols,)`: the places of an
+        entry's units, which are parted by spaces.
 
         Raises
         ------
@@ -46,49 +45,49 @@ class CTC:
         """
         index = {label: i for i, label in enumerate(self.labels)}
         for key, entry in dataset.data.items():
-            for symbol in entry["text"].split():
+            for symbol in entry["units"].split():
                 if symbol not in index:
                     raise UserError(f"The symbol {symbol} of {key} is not known.")
 
-        def units(text):
-            return torch.tensor([index[symbol] for symbol in text.split()])
+        def places(units):
+            symbols = [index[symbol] for symbol in units.split()]
+            return torch.tensor(symbols, dtype=torch.long)
 
-        dataset.add_dynamic_item(units, takes="text", provides=self.target)
+        dataset.add_dynamic_item(places, takes="units", provides=self.target)
 
-    def fits(self, text, steps):
-        """Whether a clip of so many steps can spell a text: one step a symbol, and a
+    def fits(self, entry, steps):
+        """Whether a clip of so many steps can spell its units: one step a symbol, and a
         blank between equal ones."""
-        symbols = text.split()
+        symbols = entry["units"].split()
         doubled = sum(a == b for a, b in pairwise(symbols))
         return 0 < len(symbols) + doubled <= steps
 
     def loss(self, predictions, batch):
         """CTC loss per symbol; predictions are those of `CTCHead`."""
         logits, counts = predictions
-        units, lengths = self._targets(batch)
+        symbols, lengths = self._targets(batch)
         with torch.autocast(logits.device.type, enabled=False):
             log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
             return F.ctc_loss(
-                log_probabilities, units, counts, lengths, zero_infinity=True
+                log_probabilities, symbols, counts, lengths, zero_infinity=True
             )
 
-    def start(self):
+    def start(self, final=False):
         """Forget what was collected."""
+        del final
         self.stats = ErrorRateStats()
 
     def collect(self, predictions, batch):
         """Keep the hypotheses of a batch."""
         logits, counts = predictions
-        relative = counts / logits.shape[1]
-        guesses = ctc_greedy_decode(logits.float(), relative, blank_id=0)
-        units, lengths = self._targets(batch)
+        symbols, lengths = self._targets(batch)
         truths = [
-            row[:n] for row, n in zip(units.tolist(), lengths.tolist(), strict=True)
+            row[:n] for row, n in zip(symbols.tolist(), lengths.tolist(), strict=True)
         ]
         self.stats.append(
             batch.id,
-            [self.spelt(guess) for guess in guesses],
-            [self.spelt(truth) for truth in truths],
+            heard(logits, counts, self.labels),
+            [spelt(truth, self.labels) for truth in truths],
         )
 
     def metrics(self):
@@ -104,11 +103,33 @@ class CTC:
         with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
             self.stats.write_stats(stream)
 
-    def spelt(self, indices):
-        """Indices to symbols."""
-        return [self.labels[index] for index in indices]
-
     def _targets(self, batch):
-        units, relative = batch.units
-        lengths = (relative * units.shape[1]).round().long()
-        return units, lengths
+        symbols, relative = batch.symbols
+        lengths = (relative * symbols.shape[1]).round().long()
+        return symbols, lengths
+
+
+def heard(logits, counts, labels):
+    """What is heard in clips: the best symbol of each step, repeats and blanks
+    collapsed.
+
+    Arguments
+    ---------
+    logits : torch.Tensor
+        `(batch, steps, symbols)`.
+    counts : torch.Tensor
+        Valid steps, `(batch,)`.
+    labels : list of str
+        The symbols, the blank first.
+
+    Returns
+    -------
+    list of list of str
+    """
+    guesses = ctc_greedy_decode(logits.float(), counts / logits.shape[1], blank_id=0)
+    return [spelt(guess, labels) for guess in guesses]
+
+
+def spelt(indices, labels):
+    """Indices to symbols."""
+    return [labels[index] for index in indices]
