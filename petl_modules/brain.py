@@ -4,8 +4,6 @@ import time
 
 import speechbrain as sb
 import torch
-from speechbrain.dataio.sampler import ReproducibleRandomSampler
-from torch.utils.data import BatchSampler
 
 from petl_modules.errors import UserError
 
@@ -98,12 +96,9 @@ class PetlBrain(sb.Brain):
 
     def _train_loader_specifics(self, dataset, loader_kwargs):
         """SpeechBrain's hook: batches in an order that hangs on seed and epoch."""
-        del loader_kwargs["shuffle"]
         together = torch.distributed.is_initialized()
         self.train_sampler = loader_kwargs["batch_sampler"] = SharedBatches(
-            dataset,
-            loader_kwargs.pop("batch_size"),
-            self.hparams.seed,
+            loader_kwargs["batch_sampler"],
             torch.distributed.get_rank() if together else 0,
             torch.distributed.get_world_size() if together else 1,
         )
@@ -152,7 +147,7 @@ class PetlBrain(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
-        self.task.start()
+        self.task.start(final=stage == sb.Stage.TEST)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, and keep the best epoch and the last one."""
@@ -187,40 +182,37 @@ class PetlBrain(sb.Brain):
 
 
 class SharedBatches:
-    """One process's part of every shuffled batch.
+    """One process's part of every batch.
 
     Arguments
     ---------
-    dataset : torch.utils.data.Dataset
-    batch_size : int
-        Of all processes together; the last batch may be smaller.
-    seed : int
+    batches : torch.utils.data.Sampler
+        Of lists of clips, with `set_epoch`.
     rank, processes : int
         Which of how many.
     """
 
-    def __init__(self, dataset, batch_size, seed, rank=0, processes=1):
-        self.clips, self.batch_size = len(dataset), batch_size
-        self.rank, self.processes = rank, processes
-        self.order = ReproducibleRandomSampler(dataset, seed=seed)
-        self.batches = BatchSampler(self.order, batch_size, drop_last=False)
+    def __init__(self, batches, rank=0, processes=1):
+        self.batches, self.rank, self.processes = batches, rank, processes
 
     def set_epoch(self, epoch):
         """Draw another order."""
-        self.order.set_epoch(epoch)
+        self.batches.set_epoch(epoch)
 
     def __len__(self):
         return len(self.batches)
 
     def __iter__(self):
-        for batch in self.batches:
+        batches = list(self.batches)
+        self.sizes = list(map(len, batches))
+        for batch in batches:
             # who is left without a clip still takes part in the step
             yield batch[self.rank :: self.processes] or batch[:1]
 
     def weight(self, step):
         """What makes the mean over processes of their mean losses that of the whole
         batch; `step` counts from 1."""
-        whole = min(self.batch_size, self.clips - (step - 1) * self.batch_size)
+        whole = self.sizes[step - 1]
         own = len(range(self.rank, whole, self.processes))
         return own * self.processes / whole
 

@@ -8,6 +8,7 @@ Paths in manifests are absolute: a run may be started from any folder, and its
 manifests belong to it alone.
 """
 
+import codecs
 import csv
 import hashlib
 import json
@@ -73,7 +74,7 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
         Where the manifests go.
     splits : dict
         `{"train": {id: {wav, label, ...}}, "valid": ..., "test": ...}`; entries of
-        sequence tasks have a text instead of a label.
+        sequence tasks have a text instead of a label, and its units if they are known.
     labels : list of str or None
         All classes or symbols, in the order of their indices; None for plain text.
     shots : int or None
@@ -248,7 +249,8 @@ def whole_number(place, row, column, least=0, most=None):
 
 
 def read_lines(path):
-    """The lines of a text file that a data set comes with, without empty ones.
+    """The lines of a text file that a data set comes with, without empty ones; in
+    UTF-8, or in UTF-16 with its mark.
 
     Raises
     ------
@@ -256,11 +258,15 @@ def read_lines(path):
         For a file that is missing or no text.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        content = Path(path).read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        lines = content.decode("utf-16" if wide else "utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(f"The file {path} is missing.") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is damaged: it is no text in UTF-8.") from None
+        raise UserError(
+            f"{path} is damaged: it is no text in UTF-8 or UTF-16."
+        ) from None
     return [line.strip() for line in lines if line.strip()]
 
 

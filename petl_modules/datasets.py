@@ -4,12 +4,16 @@ import logging
 from pathlib import Path
 
 import torch
+from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
+from torch.utils.data import BatchSampler
 
 from petl_modules.data import make_dataset
 from petl_modules.errors import UserError
 from petl_modules.feature_cache import cached_features
 
 logger = logging.getLogger(__name__)
+
+BUCKETS = 20  # of like lengths; more of them leave less padding and fewer full batches
 
 
 def make_datasets(built, prepared, task, device):
@@ -54,13 +58,50 @@ def make_datasets(built, prepared, task, device):
     return sets
 
 
+def batching(built, dataset, task, shuffle=False):
+    """Arguments of the data loader of a data set of `make_datasets`.
+
+    Batches hold `batch_size` clips, or with `max_batch_seconds` clips of like lengths:
+    at most `batch_size` of them, and at most so many seconds once they are padded. A
+    clip that is longer is a batch of its own. Their number is the same in every epoch;
+    which clips they hold and their order hang on seed and epoch.
+    """
+    workers = {"num_workers": built["num_workers"]}
+    if built["max_batch_seconds"] is None:
+        if not shuffle:
+            return {"batch_size": built["batch_size"], **workers}
+        order = ReproducibleRandomSampler(dataset, seed=built["seed"])
+        batches = ShuffledBatches(order, built["batch_size"], drop_last=False)
+        return {"batch_sampler": batches, **workers}
+    longest = (task.cuts and built["max_duration"]) or float("inf")
+    batches = DynamicBatchSampler(
+        dataset,
+        built["max_batch_seconds"],
+        num_buckets=BUCKETS,
+        length_func=lambda entry: min(entry["duration"], longest),
+        shuffle=shuffle,
+        batch_ordering="random" if shuffle else "descending",
+        max_batch_ex=built["batch_size"],
+        seed=built["seed"],
+    )
+    return {"batch_sampler": batches, **workers}
+
+
+class ShuffledBatches(BatchSampler):
+    """Batches in an order that is drawn for each epoch."""
+
+    def set_epoch(self, epoch):
+        """Draw another order."""
+        self.sampler.set_epoch(epoch)
+
+
 def fitting(dataset, built, task):
     """The clips that are not too long, and long enough for their text."""
     longest = built["max_duration"] or float("inf")
     backbone, left_out = built["model"].backbone, []
     for key, entry in dataset.data.items():
         samples = torch.tensor(round(entry["duration"] * backbone.sample_rate))
-        fits = task.fits(entry["text"], int(backbone.steps(samples)))
+        fits = task.fits(entry, int(backbone.steps(samples)))
         if entry["duration"] > longest or not fits:
             left_out.append(key)
     if not left_out:

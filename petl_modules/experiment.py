@@ -30,7 +30,7 @@ from petl_modules.checkpointer import WholeCheckpointer
 from petl_modules.config import load_config, refuse_unread
 from petl_modules.console import quiet, refusing
 from petl_modules.data import digest, make_manifests, write_json, write_text
-from petl_modules.datasets import make_datasets
+from petl_modules.datasets import batching, make_datasets
 from petl_modules.describe import counts, table
 from petl_modules.errors import Damaged, UserError, one_of
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
@@ -141,7 +141,8 @@ def run_one(prepare, config, folder, show_table):
     epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
     for split in ("valid", "test") if built["test"] else ("valid",):
-        brain.evaluate(sets[split], min_key="error", test_loader_kwargs=loader(built))
+        loader = batching(built, sets[split], brain.task)
+        brain.evaluate(sets[split], min_key="error", test_loader_kwargs=loader)
         metrics[split] = brain.metrics
     result = {
         "recipe": built["recipe"],
@@ -187,10 +188,10 @@ def trained(built, prepared, folder):
     brain = make_brain(built, prepared, folder)
     reset_peak_memory(brain.device)
     sets = make_datasets(built, prepared, brain.task, brain.device)
-    train = brain.make_dataloader(
-        sets["train"], sb.Stage.TRAIN, shuffle=True, **loader(built)
-    )
-    brain.fit(brain.counter, train, sets["valid"], valid_loader_kwargs=loader(built))
+    loader = batching(built, sets["train"], brain.task, shuffle=True)
+    train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)
+    loader = batching(built, sets["valid"], brain.task)
+    brain.fit(brain.counter, train, sets["valid"], valid_loader_kwargs=loader)
     return brain, sets
 
 
@@ -218,18 +219,14 @@ def give_head_start(config, prepared, folder, model, head):
     ).build()
     folder.mkdir(parents=True, exist_ok=True)
     brain, sets = trained(probe, prepared, folder)
-    brain.evaluate(sets["valid"], min_key="error", test_loader_kwargs=loader(probe))
+    loader = batching(probe, sets["valid"], brain.task)
+    brain.evaluate(sets["valid"], min_key="error", test_loader_kwargs=loader)
     reached = brain.task.metric, brain.metrics[brain.task.metric]
     logger.info("Head start: a linear probe with valid %s %.4f.", *reached)
     head.load_state_dict(probe["head"].state_dict())
     norm = model.points.last_norm
     norm.load_state_dict(probe["model"].points.last_norm.state_dict())
     return brain.seconds.total
-
-
-def loader(built):
-    """Arguments of every data loader."""
-    return {"batch_size": built["batch_size"], "num_workers": built["num_workers"]}
 
 
 def make_brain(built, prepared, folder):
@@ -408,9 +405,9 @@ def refuse_wandb(config):
 def with_full_paths(config):
     """The config with absolute paths, so that a saved one runs from anywhere."""
     paths = {"output_folder": str(Path(config["output_folder"]).resolve())}
-    for key in ("data_folder", "source"):
-        value = config[key]
-        if value is not None and Path(str(value)).is_dir():
+    for key in ("data_folder", "source", "lexicon", "language_model"):
+        value = config.tree.get(key)
+        if value is not None and Path(str(value)).exists():
             paths[key] = str(Path(value).resolve())
     return config.replace(**paths)
 

@@ -14,7 +14,8 @@ from petl_modules.data import read_clip
 from petl_modules.errors import UserError
 from petl_modules.heads import CTCHead, OwnHead
 from petl_modules.mixed import MixedModel, can_mix
-from petl_modules.tasks.ctc import heard
+from petl_modules.tasks.ctc import CTC, heard
+from petl_modules.units import joined
 
 
 def load_adapter(folder, name=None, source=None, device="cpu"):
@@ -360,6 +361,8 @@ class Loaded:
         self.mixes = can_mix(self.model) and not self.writes
         text = self.writes or isinstance(self.head, CTCHead)
         self.gives = "text" if text else "label"
+        # phones stand alone, characters and pieces of words are put together
+        self.joined = " ".join if adapter.info.get("task") == CTC.name else joined
         # a text is that of the whole clip, which is never cut
         self.max_duration = adapter.max_duration if self.gives == "label" else None
 
@@ -369,7 +372,7 @@ class Loaded:
             sound, _ = tokens.in_time()
             return self.model.backbone.write(sound, **self.head.settings)
         if self.gives == "text":
-            return [" ".join(said) for said in heard(*self.head(tokens), self.labels)]
+            return list(map(self.joined, heard(*self.head(tokens), self.labels)))
         return list(self.head(tokens).float().softmax(-1).cpu())
 
     def answer(self, path, output):

@@ -1,7 +1,7 @@
 """How metrics are read and shown."""
 
 NOT_FRACTIONS = ("loss", "mcd")  # all others are shown in percent
-LOWER_IS_BETTER = ("error_rate", "loss", "mcd")  # ends of names
+LOWER_IS_BETTER = ("error_rate", "cer", "loss", "mcd")  # ends of names
 
 
 def main_metric(settings, known):

@@ -81,5 +81,5 @@ def run(recipe, *arguments, cwd=None):
         text=True,
         cwd=cwd,
         env=environment,
-        timeout=300,
+        timeout=600,
     )

@@ -33,7 +33,7 @@ def batch_of(*targets):
     units = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) / units.shape[1] for row in rows])
     ids = [str(i) for i in range(len(rows))]
-    return SimpleNamespace(id=ids, units=PaddedData(units, lengths))
+    return SimpleNamespace(id=ids, symbols=PaddedData(units, lengths))
 
 
 def saying(*paths):
@@ -76,18 +76,21 @@ def test_loss_counts_no_padding(task):
 
 
 def test_a_text_needs_a_step_a_symbol_and_a_blank_between_equal_ones(task):
-    assert task.fits("A B", 2) and not task.fits("A B", 1)
-    assert task.fits("A A B", 4) and not task.fits("A A B", 3)
-    assert not task.fits("", 5)
+    def fits(units, steps):
+        return task.fits({"units": units}, steps)
+
+    assert fits("A B", 2) and not fits("A B", 1)
+    assert fits("A A B", 4) and not fits("A A B", 3)
+    assert not fits("", 5)
 
 
 def test_targets_are_the_places_of_the_symbols(task):
-    dataset = DynamicItemDataset({"x": {"text": "B A A"}})
+    dataset = DynamicItemDataset({"x": {"units": "B A A"}})
     task.add_targets(dataset)
     dataset.set_output_keys([task.target])
-    assert dataset[0]["units"].tolist() == [2, 1, 1]
+    assert dataset[0]["symbols"].tolist() == [2, 1, 1]
     with pytest.raises(UserError, match="symbol D of y is not known"):
-        task.add_targets(DynamicItemDataset({"y": {"text": "D"}}))
+        task.add_targets(DynamicItemDataset({"y": {"units": "D"}}))
     with pytest.raises(UserError, match="first symbol must be <blank>"):
         CTC(LABELS[1:], "phone_error_rate")
 

@@ -264,7 +264,7 @@ def test_two_processes_learn_what_one_learns(checkpoints, class_folders, tmp_pat
             capture_output=True,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=200,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("test  loss") == 1

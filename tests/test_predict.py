@@ -31,7 +31,7 @@ def adapter(checkpoints, class_folders, tmp_path_factory):
 
 def predict(*arguments):
     command = [sys.executable, "-m", "petl_modules.predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_answers_are_those_of_the_runs_test(adapter, class_folders):

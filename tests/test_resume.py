@@ -99,7 +99,7 @@ def save_with_another(rank, folder):
         f"file://{folder}/meet",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=20),
+        timeout=timedelta(seconds=60),
     )
     checkpointer = WholeCheckpointer(folder, {"layer": nn.Linear(2, 2)})
     for error in (0.5, 0.4):

@@ -64,8 +64,9 @@ class Classification:
             label_smoothing=self.label_smoothing,
         )
 
-    def start(self):
-        """Forget what was collected."""
+    def start(self, final=False):
+        """Forget what was collected; `final` after training."""
+        del final
         self.rows = []
 
     def collect(self, logits, batch):

@@ -5,14 +5,13 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from speechbrain.decoders.ctc import ctc_greedy_decode
-from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.errors import UserError
+from petl_modules.tasks.sequence import SequenceTask
+from petl_modules.units import BLANK
 
-BLANK = "<blank>"
 
-
-class CTC:
+class CTC(SequenceTask):
     """Symbols, such as phones or characters, in the order in which they are heard.
 
     Lengths are those of the valid steps, never of padding. Hypotheses are the best
@@ -27,8 +26,7 @@ class CTC:
     """
 
     name = "ctc"
-    target = "units"
-    cuts = False  # a text is that of the whole clip
+    target = "symbols"
 
     def __init__(self, labels, metric):
         if labels[0] != BLANK:
@@ -36,8 +34,8 @@ class CTC:
         self.labels, self.metric = list(labels), metric
 
     def add_targets(self, dataset):
-        """Give a data set the item that `loss` reads: `(symbols,)` of an entry's text,
-        whose symbols are parted by spaces.
+        """Give a data set the item that `loss` reads, `(symbols,)`: the places of an
+        entry's units, which are parted by spaces.
 
         Raises
         ------
@@ -46,19 +44,20 @@ class CTC:
         """
         index = {label: i for i, label in enumerate(self.labels)}
         for key, entry in dataset.data.items():
-            for symbol in entry["text"].split():
+            for symbol in entry["units"].split():
                 if symbol not in index:
                     raise UserError(f"The symbol {symbol} of {key} is not known.")
 
-        def units(text):
-            return torch.tensor([index[symbol] for symbol in text.split()])
+        def places(units):
+            symbols = [index[symbol] for symbol in units.split()]
+            return torch.tensor(symbols, dtype=torch.long)
 
-        dataset.add_dynamic_item(units, takes="text", provides=self.target)
+        dataset.add_dynamic_item(places, takes="units", provides=self.target)
 
-    def fits(self, text, steps):
-        """Whether a clip of so many steps can spell a text: one step a symbol, and a
+    def fits(self, entry, steps):
+        """Whether a clip of so many steps can spell its units: one step a symbol, and a
         blank between equal ones."""
-        symbols = text.split()
+        symbols = entry["units"].split()
         doubled = sum(a == b for a, b in pairwise(symbols))
         return 0 < len(symbols) + doubled <= steps
 
@@ -69,23 +68,19 @@ class CTC:
     def loss(self, predictions, batch):
         """CTC loss per symbol; predictions are those of `CTCHead`."""
         logits, counts = predictions
-        units, lengths = self._targets(batch)
+        symbols, lengths = self._targets(batch)
         with torch.autocast(logits.device.type, enabled=False):
             log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
             return F.ctc_loss(
-                log_probabilities, units, counts, lengths, zero_infinity=True
+                log_probabilities, symbols, counts, lengths, zero_infinity=True
             )
-
-    def start(self):
-        """Forget what was collected."""
-        self.stats = ErrorRateStats()
 
     def collect(self, predictions, batch):
         """Keep the hypotheses of a batch."""
         logits, counts = predictions
-        units, lengths = self._targets(batch)
+        symbols, lengths = self._targets(batch)
         truths = [
-            row[:n] for row, n in zip(units.tolist(), lengths.tolist(), strict=True)
+            row[:n] for row, n in zip(symbols.tolist(), lengths.tolist(), strict=True)
         ]
         self.stats.append(
             batch.id,
@@ -93,23 +88,10 @@ class CTC:
             [spelt(truth, self.labels) for truth in truths],
         )
 
-    def metrics(self):
-        """The error rate: insertions, deletions and substitutions by symbols."""
-        return {self.metric: self.stats.summarize("error_rate") / 100}
-
-    def error(self, metrics, loss):
-        """What a better epoch makes smaller; among equals the loss decides."""
-        return metrics[self.metric] + 1e-6 * min(loss, 1e3)
-
-    def write(self, folder):
-        """Alignments of what was collected, in SpeechBrain's format."""
-        with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
-            self.stats.write_stats(stream)
-
     def _targets(self, batch):
-        units, relative = batch.units
-        lengths = (relative * units.shape[1]).round().long()
-        return units, lengths
+        symbols, relative = batch.symbols
+        lengths = (relative * symbols.shape[1]).round().long()
+        return symbols, lengths
 
 
 def heard(logits, counts, labels):

@@ -3,7 +3,6 @@
 import logging
 
 import torch.nn.functional as F
-from speechbrain.utils.metric_stats import ErrorRateStats
 from transformers.models.whisper.english_normalizer import (
     BasicTextNormalizer,
     EnglishTextNormalizer,
@@ -11,11 +10,12 @@ from transformers.models.whisper.english_normalizer import (
 
 from petl_modules.backbones.base import valid
 from petl_modules.errors import UserError
+from petl_modules.tasks.sequence import SequenceTask
 
 logger = logging.getLogger(__name__)
 
 
-class Transcription:
+class Transcription(SequenceTask):
     """The text of a clip: cross-entropy of each next token given those before it, and
     word errors of the text that the backbone writes.
 
@@ -40,7 +40,6 @@ class Transcription:
     name = "transcription"
     target = "numbers"
     metric = "word_error_rate"
-    cuts = False  # a text is that of the whole clip
 
     def __init__(
         self, labels, backbone, language, speech_task, num_beams, label_smoothing=0.0
@@ -76,9 +75,9 @@ class Transcription:
                 )
         dataset.add_dynamic_item(numbers, takes="text", provides=self.target)
 
-    def fits(self, text, steps):
+    def fits(self, entry, steps):
         """Whether a clip of so many steps is heard whole, as its text needs."""
-        del text
+        del entry
         return steps <= self.backbone.model.config.max_source_positions
 
     def inputs(self, batch):
@@ -96,10 +95,6 @@ class Transcription:
             label_smoothing=self.label_smoothing,
         )
 
-    def start(self):
-        """Forget what was collected."""
-        self.stats = ErrorRateStats()
-
     def collect(self, written, batch):
         """Let the backbone write, and keep the words of a batch."""
         texts = self.backbone.write(
@@ -113,19 +108,6 @@ class Transcription:
             [self.normalized(text).split() for text in texts],
             [self.normalized(truth).split() for truth in truths],
         )
-
-    def metrics(self):
-        """The word error rate, a fraction."""
-        return {self.metric: self.stats.summarize("error_rate") / 100}
-
-    def error(self, metrics, loss):
-        """What a better epoch makes smaller; among equals the loss decides."""
-        return metrics[self.metric] + 1e-6 * min(loss, 1e3)
-
-    def write(self, folder):
-        """Alignments of what was collected, in SpeechBrain's format."""
-        with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
-            self.stats.write_stats(stream)
 
 
 def normalizer(tokenizer, english):

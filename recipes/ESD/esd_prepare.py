@@ -1,7 +1,12 @@
 """Entries of the Emotional Speech Dataset (Zhou et al., arXiv 2105.14762)."""
 
+import logging
+
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.units import normalized, with_units
+
+logger = logging.getLogger("petl_modules.recipes.esd")
 
 ENGLISH = tuple(f"{number:04d}" for number in range(11, 21))
 FOLDERS = {"train": "train", "valid": "evaluation", "test": "test"}
@@ -39,9 +44,63 @@ def prepare_esd(data_folder, task="emotion", speakers=None):
     UserError
         For a wrong folder, task or speaker.
     """
-    folder = data.data_folder_of("ESD", data_folder, ".", LAYOUT)
     if task not in TASKS:
         raise UserError(f"task={task} is none of {' and '.join(TASKS)}.")
+    splits = {name: {} for name in data.SPLITS}
+    for name, speaker, emotion, path in recordings(data_folder, speakers):
+        label = {"emotion": emotion, "speaker": speaker}[task].name
+        splits[name][path.stem] = {"wav": str(path), "label": label}
+    return splits, sorted({entry["label"] for entry in splits["train"].values()})
+
+
+def prepare_text(data_folder, speakers, tokens, vocab_size):
+    """Entries of the same split with what is said, as of
+    `petl_modules.units.normalized`; utterances without a text are left out and counted.
+
+    Arguments
+    ---------
+    data_folder : str
+        As of `prepare_esd`, with speaker/speaker.txt: lines of utterance, text and
+        emotion, parted by tabs.
+    speakers : list of str or None
+        None for the English ones, 0011 to 0020, that are there.
+    tokens, vocab_size
+        As of `petl_modules.units.with_units`.
+
+    Returns
+    -------
+    splits, labels
+        For `petl_modules.data.make_manifests`.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder or speaker, or a missing list of texts.
+    """
+    splits, texts, missing = {name: {} for name in data.SPLITS}, {}, []
+    for name, speaker, _, path in recordings(data_folder, speakers):
+        if speaker not in texts:
+            texts[speaker] = read_texts(speaker / f"{speaker.name}.txt")
+        if text := texts[speaker].get(path.stem):
+            splits[name][path.stem] = {"wav": str(path), "text": text}
+        else:
+            missing.append(path.stem)
+    if missing:
+        logger.warning(
+            "Left out: %d utterances without a text, such as %s.",
+            len(missing),
+            missing[0],
+        )
+    return with_units(splits, tokens, vocab_size)
+
+
+# Helpers
+
+
+def recordings(data_folder, speakers):
+    """`(split, speaker, emotion, path)` of every utterance of the speakers; the last
+    three are paths."""
+    folder = data.data_folder_of("ESD", data_folder, ".", LAYOUT)
     there = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if speakers is None:
         chosen = [speaker for speaker in ENGLISH if speaker in there]
@@ -51,14 +110,18 @@ def prepare_esd(data_folder, task="emotion", speakers=None):
     if absent or not chosen:
         who = f"the speaker {absent[0]}" if absent else "any English speaker"
         raise UserError(f"The data folder {folder} does not hold {who}: {LAYOUT}")
-    splits = {name: {} for name in data.SPLITS}
     for speaker in chosen:
-        for emotion in sorted(p for p in (folder / speaker).iterdir() if p.is_dir()):
-            label = {"emotion": emotion.name, "speaker": speaker}[task]
+        home = folder / speaker
+        for emotion in sorted(path for path in home.iterdir() if path.is_dir()):
             for name, paths in parts(emotion).items():
                 for path in paths:
-                    splits[name][path.stem] = {"wav": str(path), "label": label}
-    return splits, sorted({entry["label"] for entry in splits["train"].values()})
+                    yield name, home, emotion, path
+
+
+def read_texts(path):
+    """`{utterance: text}` of a speaker's list."""
+    lines = (line.split("\t") for line in data.read_lines(path))
+    return {line[0].strip(): normalized(line[1]) for line in lines if len(line) > 1}
 
 
 def parts(emotion):

@@ -1,11 +1,11 @@
-"""Entries of LibriSpeech (Panayotov et al., 2015), as sentences or as phones."""
+"""Entries of LibriSpeech (Panayotov et al., 2015): text, sentences or phones."""
 
 import logging
 import re
 
 from petl_modules import data
 from petl_modules.errors import UserError
-from petl_modules.tasks.ctc import BLANK
+from petl_modules.units import BLANK, with_units
 
 logger = logging.getLogger("petl_modules.recipes.librispeech")
 
@@ -16,11 +16,39 @@ LAYOUT = (
 )
 
 
-def prepare_phonemes(data_folder, train_sets, valid_set, test_set, lexicon=None):
-    """Entries whose text is phones: the first pronunciation of each word, without
+def prepare_text(data_folder, train_sets, valid_set, test_set, tokens, vocab_size):
+    """Entries whose units are characters or SentencePiece units.
+
+    Arguments
+    ---------
+    data_folder : str
+        With one folder per set.
+    train_sets : list of str
+    valid_set, test_set : str
+    tokens, vocab_size
+        As of `petl_modules.units.with_units`.
+
+    Returns
+    -------
+    splits, labels
+        For `petl_modules.data.make_manifests`.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder or set.
+    """
+    splits = read_sets(data_folder, train_sets, valid_set, test_set)
+    return with_units(splits, tokens, vocab_size)
+
+
+def prepare_phonemes(
+    data_folder, train_sets, valid_set, test_set, lexicon=None, g2p=False
+):
+    """Entries whose units are phones: the first pronunciation of each word, without
     stress marks.
 
-    Utterances with a word that the lexicon lacks are left out and counted.
+    Utterances with a word that has no pronunciation are left out and counted.
 
     Arguments
     ---------
@@ -32,6 +60,8 @@ def prepare_phonemes(data_folder, train_sets, valid_set, test_set, lexicon=None)
         Lines of a word and its phones, parted by white space
         (https://www.openslr.org/11); None for librispeech-lexicon.txt in the data
         folder.
+    g2p : bool
+        Look words that the lexicon lacks up in the g2p library.
 
     Returns
     -------
@@ -44,32 +74,46 @@ def prepare_phonemes(data_folder, train_sets, valid_set, test_set, lexicon=None)
     UserError
         For a wrong folder, set or lexicon.
     """
+    splits = read_sets(data_folder, train_sets, valid_set, test_set)
     folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
     pronunciations = read_lexicon(lexicon or folder / LEXICON)
-    splits = {name: {} for name in data.SPLITS}
-    parts = {"train": train_sets, "valid": [valid_set], "test": [test_set]}
-    for name, sets in parts.items():
-        unknown, count = set(), 0
-        for key, path, words in (u for s in sets for u in utterances(folder / s)):
-            count += 1
-            if missing := [word for word in words if word not in pronunciations]:
-                unknown.update(missing)
-                continue
-            phones = [phone for word in words for phone in pronunciations[word]]
-            splits[name][key] = {"wav": str(path), "text": " ".join(phones)}
+    if g2p:
+        add_pronunciations(pronunciations, splits)
+    spoken = {name: {} for name in splits}
+    for name, entries in splits.items():
+        unknown = set()
+        for key, entry in entries.items():
+            words = entry["text"].split()
+            missing = {word for word in words if word not in pronunciations}
+            unknown |= missing
+            if not missing:
+                phones = (phone for word in words for phone in pronunciations[word])
+                spoken[name][key] = {**entry, "units": " ".join(phones)}
         if unknown:
             logger.warning(
-                "Left out of %s: %d of %d utterances, with %d words that are not in "
-                "the lexicon, such as %s.",
-                " ".join(sets),
-                count - len(splits[name]),
-                count,
+                "Left out of %s: %d of %d utterances, with %d words that have no "
+                "pronunciation, such as %s.",
+                name,
+                len(entries) - len(spoken[name]),
+                len(entries),
                 len(unknown),
                 min(unknown),
             )
-    found = {p for e in splits["train"].values() for p in e["text"].split()}
-    known = {p for phones in pronunciations.values() for p in phones}
-    return splits, [BLANK, *sorted(known | found)]
+    return spoken, [BLANK, *sorted({p for ps in pronunciations.values() for p in ps})]
+
+
+def read_sets(data_folder, train_sets, valid_set, test_set):
+    """Entries with their text, by split."""
+    folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
+    parts = {"train": train_sets, "valid": [valid_set], "test": [test_set]}
+    return {
+        name: {
+            key: {"wav": str(path), "text": " ".join(words)}
+            for part in sets
+            for key, path, words in utterances(folder / part)
+        }
+        for name, sets in parts.items()
+    }
 
 
 def prepare_sentences(data_folder, train_sets, valid_set, test_set):
@@ -93,16 +137,9 @@ def prepare_sentences(data_folder, train_sets, valid_set, test_set):
     UserError
         For a wrong folder or set.
     """
-    folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
-    parts = {"train": train_sets, "valid": [valid_set], "test": [test_set]}
-    splits = {
-        name: {
-            key: {"wav": str(path), "text": sentence(words)}
-            for part in sets
-            for key, path, words in utterances(folder / part)
-        }
-        for name, sets in parts.items()
-    }
+    splits = read_sets(data_folder, train_sets, valid_set, test_set)
+    for entry in (entry for split in splits.values() for entry in split.values()):
+        entry["text"] = sentence(entry["text"])
     return splits, None
 
 
@@ -111,10 +148,10 @@ def sentence(words):
 
     Example
     -------
-    >>> sentence(["AND", "I'LL", "SAY", "WHAT", "I", "THINK"])
+    >>> sentence("AND I'LL SAY WHAT I THINK")
     "And I'll say what I think."
     """
-    text = re.sub(r"\bi\b", "I", " ".join(words).lower())
+    text = re.sub(r"\bi\b", "I", words.lower())
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -125,9 +162,35 @@ def read_lexicon(path):
         word, *phones = line.split()
         if not phones:
             raise UserError(f"The word {word} has no phones in {path}.")
-        stressless = [re.sub(r"\d$", "", phone) for phone in phones]
-        pronunciations.setdefault(word.upper(), stressless)
+        pronunciations.setdefault(word.upper(), stressless(phones))
     return pronunciations
+
+
+def add_pronunciations(pronunciations, splits):
+    """Give words of the splits that have no pronunciation that of the g2p library,
+    where it knows one whose phones the lexicon has."""
+    from g2p import make_g2p  # takes seconds to load
+
+    phones_of = make_g2p("eng", "eng-arpabet")
+    there = {phone for phones in pronunciations.values() for phone in phones}
+    texts = [e["text"] for entries in splits.values() for e in entries.values()]
+    words = {word for text in texts for word in text.split()} - set(pronunciations)
+    found = {
+        word: stressless(phones_of(word.lower()).output_string.split())
+        for word in sorted(words)
+    }
+    known = {word: ps for word, ps in found.items() if ps and there.issuperset(ps)}
+    pronunciations |= known
+    logger.info(
+        "Of %d words that the lexicon lacks, the g2p library knows %d.",
+        len(words),
+        len(known),
+    )
+
+
+def stressless(phones):
+    """Phones without stress marks."""
+    return [re.sub(r"\d$", "", phone) for phone in phones]
 
 
 def utterances(part):

@@ -1,0 +1,33 @@
+"""What tasks share that compare sequences of symbols or words."""
+
+from speechbrain.utils.metric_stats import ErrorRateStats
+
+
+class SequenceTask:
+    """One error rate: insertions, deletions and substitutions by what is to be said.
+
+    Attributes
+    ----------
+    metric : str
+        What the error rate is called; a fraction.
+    """
+
+    cuts = False  # a text is that of the whole clip
+
+    def start(self, final=False):
+        """Forget what was collected; `final` after training."""
+        del final
+        self.stats = ErrorRateStats()
+
+    def metrics(self):
+        """The error rate."""
+        return {self.metric: self.stats.summarize("error_rate") / 100}
+
+    def error(self, metrics, loss):
+        """What a better epoch makes smaller; among equals the loss decides."""
+        return metrics[self.metric] + 1e-6 * min(loss, 1e3)
+
+    def write(self, folder):
+        """Alignments of what was collected, in SpeechBrain's format."""
+        with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
+            self.stats.write_stats(stream)

@@ -1,0 +1,125 @@
+"""Slots and intents of spoken commands, by connectionist temporal classification."""
+
+from collections import Counter
+
+from sklearn.metrics import f1_score
+from sklearn.preprocessing import MultiLabelBinarizer
+from speechbrain.utils.edit_distance import accumulatable_wer_stats
+from speechbrain.utils.metric_stats import ErrorRateStats
+
+from petl_modules.tasks.recognition import SpeechRecognition
+
+BEGIN, END, INTENT = "<B-", "<E-", "<intent="
+
+
+class SlotFilling(SpeechRecognition):
+    """The words of a command with marks around the values of its slots, and a mark for
+    its intent: `PLAY <B-artist> ABBA <E-artist> <intent=PlayMusic>`.
+
+    Arguments are those of `SpeechRecognition`; the metric is slot_type_f1,
+    slot_value_cer or intent_accuracy.
+    """
+
+    name = "slot_filling"
+    choices = ("slot_type_f1", "slot_value_cer", "intent_accuracy")
+
+    def __init__(self, labels, metric="slot_type_f1", **kwargs):
+        super().__init__(labels, metric, **kwargs)
+
+    def start(self, final=False):
+        """Forget what was collected; `final` after training."""
+        self.final, self.rows = final, []
+
+    def collect(self, predictions, batch):
+        """Keep the texts of a batch."""
+        guesses, truths = self.guesses(predictions), self.truths(batch)
+        self.rows += zip(batch.id, guesses, truths, strict=True)
+
+    def metrics(self):
+        """SUPERB's metrics (arXiv 2105.01051), and the fraction of right intents."""
+        _, guesses, truths = zip(*self.rows, strict=True)
+        right = [intent(g) == intent(t) for g, t in zip(guesses, truths, strict=True)]
+        return {
+            "slot_type_f1": slot_type_f1(guesses, truths),
+            "slot_value_cer": slot_value_cer(guesses, truths),
+            "intent_accuracy": sum(right) / len(right),
+        }
+
+    def error(self, metrics, loss):
+        """What a better epoch makes smaller; among equals the loss decides."""
+        value = metrics[self.metric]
+        wrong = value if self.metric == "slot_value_cer" else 1 - value
+        return wrong + 1e-6 * min(loss, 1e3)
+
+    def write(self, folder):
+        """Alignments of words and marks, in SpeechBrain's format."""
+        stats = ErrorRateStats()
+        ids, guesses, truths = zip(*self.rows, strict=True)
+        stats.append(ids, [g.split() for g in guesses], [t.split() for t in truths])
+        with open(folder / "wer.txt", "w", encoding="utf-8") as stream:
+            stats.write_stats(stream)
+
+
+def slots(text):
+    """The slots of a marked text, each from its first mark to the next that ends it.
+
+    Returns
+    -------
+    dict
+        `{type: [value, ...]}`, in the order of the text. Marks inside a value are no
+        part of it; what is never ended, or empty, is no slot.
+
+    Example
+    -------
+    >>> slots("PLAY <B-artist> AB BA <E-artist> IN <B-city> ROME")
+    {'artist': ['AB BA']}
+    """
+    words, found, place = text.split(), {}, 0
+    while place < len(words):
+        word, place = words[place], place + 1
+        if not word.startswith(BEGIN):
+            continue
+        kind = word[len(BEGIN) : -1]
+        ends = [i for i in range(place + 1, len(words)) if words[i] == f"{END}{kind}>"]
+        if ends:
+            value = " ".join(w for w in words[place : ends[0]] if not w.startswith("<"))
+            found.setdefault(kind, []).append(value)
+            place = ends[0] + 1
+    return found
+
+
+def intent(text):
+    """The first intent of a marked text, or None."""
+    marks = [word for word in text.split() if word.startswith(INTENT)]
+    return marks[0][len(INTENT) : -1] if marks else None
+
+
+def slot_type_f1(guesses, truths):
+    """F1 of the types of an utterance's slots, each counted once, on average over
+    utterances; 1 where there are none and none are found."""
+    pairs = [[list(slots(text)) for text in texts] for texts in (guesses, truths)]
+    binary = MultiLabelBinarizer().fit([*pairs[0], *pairs[1]])
+    if not len(binary.classes_):
+        return 1.0
+    guessed, true = map(binary.transform, pairs)
+    return float(f1_score(true, guessed, average="samples", zero_division=1.0))
+
+
+def slot_value_cer(guesses, truths):
+    """Character error rate of the values of the slots that are there, each against the
+    nearest value found for its type, or nothing where there is none."""
+    total = Counter()
+    for guess, truth in zip(guesses, truths, strict=True):
+        found = slots(guess)
+        for kind, values in slots(truth).items():
+            for value in values:
+                rivals = [edits(value, rival) for rival in found.get(kind, [""])]
+                total["edits"] += min(rivals)
+                total["characters"] += len(value)
+    return total["edits"] / max(total["characters"], 1)
+
+
+def edits(truth, guess):
+    """Insertions, deletions and substitutions that turn one text into the other."""
+    stats = accumulatable_wer_stats([list(truth)], [list(guess)], Counter())
+    return sum(stats[kind] for kind in ("insertions", "deletions", "substitutions"))

@@ -1,0 +1,8 @@
+"""PETL on ESD's texts: `python train.py hparams/adapter.yaml --data_folder=FOLDER`."""
+
+from esd_prepare import prepare_text
+
+from petl_modules.experiment import run_recipe
+
+if __name__ == "__main__":
+    run_recipe(prepare_text)

@@ -1,0 +1,8 @@
+"""PETL on LibriSpeech's texts: `python train.py HPARAMS --data_folder=FOLDER`."""
+
+from librispeech_prepare import prepare_text
+
+from petl_modules.experiment import run_recipe
+
+if __name__ == "__main__":
+    run_recipe(prepare_text)
