@@ -19,6 +19,7 @@ from petl_modules.adapter_file import load_adapter
 from petl_modules.console import quiet, refusing
 from petl_modules.data import is_audio, read_clip
 from petl_modules.errors import UserError
+from petl_modules.heads import CTCHead
 
 
 class Classifier:
@@ -50,7 +51,7 @@ class Classifier:
 
     def __init__(self, adapter, source=None, device="cpu"):
         self.model, self.head, info = load_adapter(adapter, source=source)
-        if info.get("task") == "ctc":
+        if isinstance(self.head, CTCHead):
             raise UserError(f"The adapter {adapter} gives symbols, not one label.")
         self.labels, self.device = info["labels"], torch.device(device)
         self.model.to(self.device)

@@ -268,8 +268,8 @@ def vctk(root):
 
 
 def librispeech(root):
-    """Three sets of two utterances and one with a word that the lexicon lacks; the
-    lexicon has stress marks."""
+    """Three sets of two utterances, and in training one with a word that the lexicon
+    lacks; the lexicon has stress marks."""
     recordings, texts = Recordings(root), ("ABBA", "BEE ABBA")
     recordings.write_lines(
         "librispeech-lexicon.txt",
@@ -282,9 +282,9 @@ def librispeech(root):
             key = f"{speaker}-{speaker}00-{i:04d}"
             recordings.say(f"{home}/{key}.flac", texts[i % 2])
             lines.append(f"{key} {texts[i % 2]}")
-        key = f"{speaker}-{speaker}00-{count:04d}"
-        recordings.say(f"{home}/{key}.flac", "BEE ZULU")
-        lines.append(f"{key} BEE ZULU")
+        if part == "train-clean-100":
+            recordings.say(f"{home}/10-1000-0018.flac", "BEE ZULU")
+            lines.append("10-1000-0018 BEE ZULU")
         recordings.write_lines(f"{home}/{speaker}-{speaker}00.trans.txt", lines)
     home = "train-clean-100/10/1000"
     recordings.write_empty(f"{home}/10-1000-0017.flac")
@@ -324,7 +324,7 @@ def snips(root):
         for voice, i in itertools.product(names, range(counts[part])):
             words, tags, intent = commands[i % 2]
             key = f"{voice}-snips-{part}-{i}"
-            recordings.say(f"{part}/{key}.wav", words)
+            recordings.say(f"{part}/{key}.wav", words.replace("&", "AND"))
             lines.append(f"{key} BOS {words} EOS\tO {tags} {intent}")
     recordings.write_lines("all.iob.snips.txt", lines)
     recordings.write_empty("train/Ivy-snips-train-17.wav")

@@ -175,9 +175,9 @@ def test_librispeech_phones_have_no_stress(tree, caplog):
     assert labels == ["<blank>", "AE", "AH", "B", "IY", "K", "UW"]
     phones = [splits["valid"][f"11-1100-{i:04d}"]["units"] for i in range(2)]
     assert phones == ["AE B AH", "B IY"]
-    assert [len(splits[n]) for n in ("train", "valid", "test")] == [6, 2, 2]
+    assert [len(splits[n]) for n in ("train", "valid", "test")] == [18, 2, 2]
     # the utterance with an unknown word is left out, and said so
-    assert "Left out of train: 1 of 7 utterances" in caplog.text
+    assert "Left out of train: 1 of 19 utterances" in caplog.text
     assert "such as ZULU" in caplog.text
     with pytest.raises(UserError, match="no test-other"):
         prepare(tree("LibriSpeech"), **{**LIBRISPEECH, "test_set": "test-other"})

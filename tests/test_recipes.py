@@ -45,7 +45,7 @@ class Recipe:
 
 def spelling(folder, labels, clips, left_out, *arguments, metric, leaves):
     """The row of a recipe that spells, learnt by heart."""
-    by_heart = ("--number_of_epochs=14", "--batch_size=2", "--lr=0.05")
+    by_heart = ("--number_of_epochs=20", "--batch_size=2", "--lr=0.05")
     arguments = (*by_heart, "--head_dropout=0", *arguments)
     return Recipe(folder, labels, clips, left_out, arguments, metric, leaves, 0.0)
 
@@ -81,7 +81,7 @@ RECIPES = (
     spelling(
         "LibriSpeech/ASR",
         ["<blank>", *"ABELUZ\u2581"],
-        (17, 3, 3),
+        (17, 2, 2),
         2,
         metric="word_error_rate",
         leaves="wer.txt",
@@ -115,6 +115,7 @@ RECIPES = (
         "--train_speakers=[Ivy]",
         "--valid_speakers=[Amy]",
         "--test_speakers=[Emma]",
+        "--number_of_epochs=32",
         metric="slot_value_cer",
         leaves="wer.txt",
     ),
