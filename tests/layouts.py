@@ -273,7 +273,7 @@ def librispeech(root):
     recordings, texts = Recordings(root), ("ABBA", "BEE ABBA")
     recordings.write_lines(
         "librispeech-lexicon.txt",
-        ["ABBA\tAE1 B AH0", "ABBA\tAA1 B AH0", "BEE\tB IY1", "COO\tK UW1"],
+        ["ABBA\tAE1 B AE0", "ABBA\tAA1 B AH0", "BEE\tB IY1", "COO\tK AH0 UW1"],
     )
     counts = {"train-clean-100": 18, "dev-clean": 2, "test-clean": 2}
     for speaker, (part, count) in enumerate(counts.items(), start=10):
