@@ -37,6 +37,19 @@ class Recordings:
             audio, rate = soundfile.read(path)
             soundfile.write(path, np.stack([audio] * channels, 1), rate)
 
+    def say(self, name, text):
+        """A fifth of a second for each letter: a tone of its own, or silence."""
+        options = {"channels": 1, **next(self.formats)}
+        rate, channels = options.pop("rate"), options.pop("channels")
+        time = np.arange(rate // 5) / rate
+        letters = "".join(c for c in text.lower() if c.isalpha() or c == " ")
+        pitches = [0 if c == " " else 300 * 2 ** (ord(c) % 8 / 2.3) for c in letters]
+        sound = np.concatenate([0.3 * np.sin(2 * np.pi * p * time) for p in pitches])
+        sound += 0.01 * np.random.default_rng(0).standard_normal(len(sound))
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.stack([sound] * channels, 1), rate, **options)
+
     def write_empty(self, name):
         """A file with a header and no samples."""
         path = self.root / name
@@ -73,11 +86,11 @@ class Recordings:
             writer = csv.writer(stream, lineterminator=ends)
             writer.writerows([columns, *rows])
 
-    def write_lines(self, name, lines, ends="\r\n"):
+    def write_lines(self, name, lines, ends="\r\n", encoding="utf-8"):
         """A text file, with Windows line ends."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes("".join(line + ends for line in lines).encode())
+        path.write_bytes("".join(line + ends for line in lines).encode(encoding))
 
 
 def esc50(root):
@@ -191,18 +204,27 @@ def iemocap(root):
 
 
 def esd(root):
-    """Two English speakers and a Chinese one, two emotions in the three folders."""
+    """Two English speakers and a Chinese one, two emotions in the three folders; lists
+    of texts in UTF-8 and UTF-16."""
     recordings = Recordings(root)
     counts = {"train": 4, "evaluation": 2, "test": 2}
-    for speaker, (place, emotion) in itertools.product(
-        ("0001", "0011", "0012"), enumerate(("Angry", "Sad"))
-    ):
-        number = itertools.count(350 * place + 1)
-        for part, count in counts.items():
-            for _ in range(count):
-                name = f"{speaker}/{emotion}/{part}/{speaker}_{next(number):06d}.wav"
-                recordings.write(name, 2 * place + int(speaker[-1]))
-        recordings.write_lines(f"{speaker}/{speaker}.txt", ["text"])
+    texts = {"Angry": "Abba!", "Sad": "Bee, abba."}
+    for speaker, encoding in {
+        "0001": "utf-8",
+        "0011": "utf-16",
+        "0012": "utf-8",
+    }.items():
+        lines = []
+        for place, (emotion, text) in enumerate(texts.items()):
+            number = itertools.count(350 * place + 1)
+            for part, key in (
+                (part, f"{speaker}_{next(number):06d}")
+                for part, count in counts.items()
+                for _ in range(count)
+            ):
+                recordings.say(f"{speaker}/{emotion}/{part}/{key}.wav", text)
+                lines.append(f"{key}\t{text}\t{emotion}")
+        recordings.write_lines(f"{speaker}/{speaker}.txt", lines, encoding=encoding)
     recordings.write_empty("0011/Sad/train/0011_000351.wav")
 
 
@@ -246,24 +268,64 @@ def vctk(root):
 
 
 def librispeech(root):
-    """Three sets of utterances of two words, a lexicon with stress marks and without
-    one of the words."""
-    recordings = Recordings(root)
-    words = {"ABBA": "AE1 B AH0", "BEE": "B IY1"}
+    """Three sets of two utterances, and in training one with a word that the lexicon
+    lacks; the lexicon has stress marks."""
+    recordings, texts = Recordings(root), ("ABBA", "BEE ABBA")
     recordings.write_lines(
         "librispeech-lexicon.txt",
-        ["ABBA\tAE1 B AH0", "ABBA\tAA1 B AH0", "BEE\tB IY1", "COO\tK UW1"],
+        ["ABBA\tAE1 B AE0", "ABBA\tAA1 B AH0", "BEE\tB IY1", "COO\tK AH0 UW1"],
     )
-    counts = {"train-clean-100": 6, "dev-clean": 2, "test-clean": 2}
+    counts = {"train-clean-100": 18, "dev-clean": 2, "test-clean": 2}
     for speaker, (part, count) in enumerate(counts.items(), start=10):
         home, lines = f"{part}/{speaker}/{speaker}00", []
         for i in range(count):
             key = f"{speaker}-{speaker}00-{i:04d}"
-            text = list(words)[i % 2]
-            recordings.write(f"{home}/{key}.flac", 3 * (i % 2), seconds=0.8)
-            lines.append(f"{key} {text}")
-        lines.append(f"{speaker}-{speaker}00-{count:04d} BEE ZULU")
+            recordings.say(f"{home}/{key}.flac", texts[i % 2])
+            lines.append(f"{key} {texts[i % 2]}")
+        if part == "train-clean-100":
+            recordings.say(f"{home}/10-1000-0018.flac", "BEE ZULU")
+            lines.append("10-1000-0018 BEE ZULU")
         recordings.write_lines(f"{home}/{speaker}-{speaker}00.trans.txt", lines)
     home = "train-clean-100/10/1000"
-    recordings.write_empty(f"{home}/10-1000-0005.flac")
-    (root / home / "10-1000-0004.flac").unlink()
+    recordings.write_empty(f"{home}/10-1000-0017.flac")
+    (root / home / "10-1000-0016.flac").unlink()
+
+
+def fleurs(root):
+    """One language; sentences as they are written and as they are scored, each spoken
+    by several people."""
+    recordings = Recordings(root)
+    texts = ("\u201cAbba!\u201d", "Bee, \u201cabba\u201d."), ("abba", "bee abba")
+    counts = {"train": 18, "dev": 2, "test": 2}
+    for place, (part, count) in enumerate(counts.items()):
+        lines = []
+        for i in range(count):
+            raw, text = texts[0][i % 2], texts[1][i % 2]
+            name = f"{place}{i:02d}4567890123.wav"
+            recordings.say(f"audio/{part}/{name}", text)
+            spelt = "".join(f"{c} " for c in text.replace(" ", "|")) + "|"
+            lines.append("\t".join((str(i), name, raw, text, spelt, "9600", "FEMALE")))
+        recordings.write_lines(f"{part}.tsv", lines)
+    recordings.write_empty("audio/train/0164567890123.wav")
+    (root / "audio/train/0174567890123.wav").unlink()
+
+
+def snips(root):
+    """Two intents and two slots by one voice of each split, and by a voice of the
+    training split that others were chosen over."""
+    recordings, lines = Recordings(root), []
+    commands = (
+        ("A BE & A !", "O food food food O", "Eat"),
+        ("CAB DA", "city O", "Go"),
+    )
+    voices = {"train": ("Ivy", "Aditi"), "valid": ("Amy",), "test": ("Emma",)}
+    counts = {"train": 18, "valid": 2, "test": 2}
+    for part, names in voices.items():
+        for voice, i in itertools.product(names, range(counts[part])):
+            words, tags, intent = commands[i % 2]
+            key = f"{voice}-snips-{part}-{i}"
+            recordings.say(f"{part}/{key}.wav", words.replace("&", "AND"))
+            lines.append(f"{key} BOS {words} EOS\tO {tags} {intent}")
+    recordings.write_lines("all.iob.snips.txt", lines)
+    recordings.write_empty("train/Ivy-snips-train-17.wav")
+    (root / "train/Ivy-snips-train-16.wav").unlink()

@@ -174,12 +174,76 @@ def test_librispeech_phones_have_no_stress(tree, caplog):
     splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH)
     assert labels == ["<blank>", "AE", "AH", "B", "IY", "K", "UW"]
     phones = [splits["valid"][f"11-1100-{i:04d}"]["units"] for i in range(2)]
-    assert phones == ["AE B AH", "B IY"]
-    assert [len(splits[n]) for n in ("train", "valid", "test")] == [6, 2, 2]
+    assert phones == ["AE B AE", "B IY AE B AE"]
+    assert [len(splits[n]) for n in ("train", "valid", "test")] == [18, 2, 2]
     # the utterance with an unknown word is left out, and said so
-    assert "Left out of train: 1 of 7 utterances" in caplog.text
+    assert "Left out of train: 1 of 19 utterances" in caplog.text
     assert "such as ZULU" in caplog.text
     with pytest.raises(UserError, match="no test-other"):
         prepare(tree("LibriSpeech"), **{**LIBRISPEECH, "test_set": "test-other"})
     with pytest.raises(UserError, match=r"gone\.txt is missing"):
         prepare(tree("LibriSpeech"), **LIBRISPEECH, lexicon="gone.txt")
+
+
+def test_librispeech_words_that_the_lexicon_lacks_can_be_looked_up(tree, caplog):
+    prepare = prepare_function("LibriSpeech", "prepare_phonemes")
+    lexicon = tree("LibriSpeech") / "wider.txt"
+    lexicon.write_text("ABBA AE B AE\nBEE B IY\nZOO Z UW1\nLULL L AH0 L\n")
+    splits, _ = prepare(tree("LibriSpeech"), **LIBRISPEECH, lexicon=lexicon, g2p=True)
+    assert splits["train"]["10-1000-0018"]["units"] == "B IY Z UW L UW"
+    assert "Left out" not in caplog.text
+
+
+SPELT = {"tokens": "char", "vocab_size": 0}
+
+
+def test_librispeech_text(tree):
+    prepare = prepare_function("LibriSpeech", "prepare_text")
+    splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH, **SPELT)
+    assert labels == ["<blank>", *"ABELUZ\u2581"]
+    entry = splits["valid"]["11-1100-0001"]
+    assert entry["text"] == "BEE ABBA" and entry["units"] == "B E E \u2581 A B B A"
+
+
+def test_esd_reads_texts_in_both_encodings(tree, tmp_path, caplog):
+    prepare = prepare_function("ESD", "prepare_text")
+    splits, labels = prepare(tree("ESD"), speakers=None, **SPELT)
+    assert labels == ["<blank>", *"abe\u2581"]
+    for speaker in ("0011", "0012"):  # in UTF-16 and in UTF-8
+        texts = [splits["test"][f"{speaker}_{n:06d}"]["text"] for n in (7, 357)]
+        assert texts == ["abba", "bee abba"]
+    wav = tmp_path / "0011/Sad/train/0011_000400.wav"
+    wav.parent.mkdir(parents=True)
+    wav.touch()
+    (tmp_path / "0011/0011.txt").write_text("0011_000399\tGone.\tSad\n")
+    prepare(tmp_path, speakers=[11], **SPELT)
+    assert "1 utterances without a text, such as 0011_000400" in caplog.text
+
+
+def test_fleurs_is_read_by_language(tree, tmp_path):
+    prepare = prepare_function("FLEURS")
+    splits, labels = prepare(tree("FLEURS"), language="en_us", **SPELT)
+    assert labels == ["<blank>", *"abe\u2581"]
+    assert [e["text"] for e in splits["valid"].values()] == ["abba", "bee abba"]
+    unspaced, _ = prepare(tree("FLEURS"), language="th_th", **SPELT)
+    assert [e["text"] for e in unspaced["valid"].values()] == ["abba", "beeabba"]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train.tsv").write_text("0\tx.wav\thello\n")
+    with pytest.raises(UserError, match=r"train\.tsv has a line with 3 columns"):
+        prepare(tmp_path, language=None, **SPELT)
+
+
+def test_snips_marks_slots_and_intents(tree, tmp_path):
+    prepare = prepare_function("SNIPS")
+    voices = {"valid_speakers": ["Amy"], "test_speakers": ["Emma"], **SPELT}
+    splits, _ = prepare(tree("SNIPS"), train_speakers=["Ivy"], **voices)
+    assert [entry["text"] for entry in splits["valid"].values()] == [
+        "A <B-food> BE AND A <E-food> <intent=Eat>",
+        "<B-city> CAB <E-city> DA <intent=Go>",
+    ]
+    assert {key.split("-")[0] for key in splits["train"]} == {"Ivy"}
+    with pytest.raises(UserError, match="no train utterances of Joey"):
+        prepare(tree("SNIPS"), train_speakers=["Ivy", "Joey"], **voices)
+    (tmp_path / "all.iob.snips.txt").write_text("Ivy-snips-train-0 BOS GO EOS\tO O\n")
+    with pytest.raises(UserError, match="entry 1, is no id, words, a tab"):
+        prepare(tmp_path, train_speakers=["Ivy"], **voices)

@@ -61,8 +61,7 @@ class SpeechRecognition(CTC):
         refuse_language_model(language_model, beam_size)
         self.texts, self.searcher = {}, None
         if beam_size is not None:
-            self.searcher = CTCBeamSearcher(
-                blank_index=0,
+            self.searcher = searcher(
                 vocab_list=self.labels,
                 kenlm_model_path=language_model,
                 alpha=lm_weight,
@@ -116,6 +115,16 @@ class SpeechRecognition(CTC):
         for rate, stats in self.stats.items():
             with open(folder / RATES[rate][1], "w", encoding="utf-8") as stream:
                 stats.write_stats(stream)
+
+
+def searcher(kenlm_model_path, **settings):
+    """SpeechBrain's beam search, with a language model that can be read."""
+    try:
+        return CTCBeamSearcher(0, kenlm_model_path=kenlm_model_path, **settings)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The language_model {kenlm_model_path} cannot be read ({error})."
+        ) from None
 
 
 def refuse_language_model(path, beam_size):

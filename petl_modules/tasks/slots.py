@@ -2,8 +2,6 @@
 
 from collections import Counter
 
-from sklearn.metrics import f1_score
-from sklearn.preprocessing import MultiLabelBinarizer
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from speechbrain.utils.metric_stats import ErrorRateStats
 
@@ -97,12 +95,12 @@ def intent(text):
 def slot_type_f1(guesses, truths):
     """F1 of the types of an utterance's slots, each counted once, on average over
     utterances; 1 where there are none and none are found."""
-    pairs = [[list(slots(text)) for text in texts] for texts in (guesses, truths)]
-    binary = MultiLabelBinarizer().fit([*pairs[0], *pairs[1]])
-    if not len(binary.classes_):
-        return 1.0
-    guessed, true = map(binary.transform, pairs)
-    return float(f1_score(true, guessed, average="samples", zero_division=1.0))
+    scores = []
+    for guess, truth in zip(guesses, truths, strict=True):
+        found, there = set(slots(guess)), set(slots(truth))
+        kinds = len(found) + len(there)
+        scores.append(2 * len(found & there) / kinds if kinds else 1.0)
+    return sum(scores) / len(scores)
 
 
 def slot_value_cer(guesses, truths):
