@@ -315,7 +315,7 @@ def snips(root):
     training split that others were chosen over."""
     recordings, lines = Recordings(root), []
     commands = (
-        ("A BE & A !", "O food food food O", "Eat"),
+        ("BE & A !", "O food food O", "Eat"),
         ("CAB DA", "city O", "Go"),
     )
     voices = {"train": ("Ivy", "Aditi"), "valid": ("Amy",), "test": ("Emma",)}

@@ -238,7 +238,7 @@ def test_snips_marks_slots_and_intents(tree, tmp_path):
     voices = {"valid_speakers": ["Amy"], "test_speakers": ["Emma"], **SPELT}
     splits, _ = prepare(tree("SNIPS"), train_speakers=["Ivy"], **voices)
     assert [entry["text"] for entry in splits["valid"].values()] == [
-        "A <B-food> BE AND A <E-food> <intent=Eat>",
+        "BE <B-food> AND A <E-food> <intent=Eat>",
         "<B-city> CAB <E-city> DA <intent=Go>",
     ]
     assert {key.split("-")[0] for key in splits["train"]} == {"Ivy"}
