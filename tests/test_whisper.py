@@ -412,19 +412,19 @@ def arguments(tree, writer, output):
 
 def test_the_recipe_learns_to_write_and_its_adapter_writes(tree, writer, tmp_path):
     # little but the frozen head can be learnt by a random model: full, not an adapter
-    knobs = "--method=full", "--lr=0.01", "--number_of_epochs=30"
+    knobs = "--method=full", "--lr=0.004", "--number_of_epochs=90"
     done = run(RECIPE, *arguments(tree, writer, tmp_path), *knobs)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "full" / "run_seed0"
     result = json.loads((folder / "results.json").read_text())
     assert result["metrics"]["valid"]["word_error_rate"] == 0
     assert result["metrics"]["test"]["word_error_rate"] == 0
-    assert result["left_out"] == 5
+    assert result["left_out"] == 2
     assert "abba" in (folder / "alignments.txt").read_text()
     adapter = load_adapter(folder)
     clips = sorted(tree.glob("test-clean/**/*.flac"))
     answers = adapter.answer_files([*clips, "gone.wav"], batch_size=2)
-    assert [answer.get("text") for answer in answers] == ["Abba.", "Bee.", None]
+    assert [answer.get("text") for answer in answers] == ["Abba.", "Bee abba.", None]
     assert "gone.wav is missing" in answers[2]["error"]
     assert adapter.transcribe_file(clips[1]) == answers[1]["text"]
 
