@@ -19,20 +19,22 @@ class Family:
 
     Attributes
     ----------
-    layers : str
-        The list of Transformer layers.
+    layers : str or tuple of str
+        The list of Transformer layers, or several that follow one another.
     mhsa, mhsa_norm : str
         Self-attention, and its LayerNorm.
     ffn, ffn_norm : tuple of str, str
         First and last module of the feed-forward block, and its LayerNorm.
-    q, k, v, o, fc1, fc2 : str
-        The projections.
+    q, k, v, o : str
+        The projections of self-attention.
+    fc1, fc2 : str or None
+        Those of the feed-forward block; None where it is no pair of Linears.
     last_norm : str or None
         The LayerNorm after the last layer; None where it is the last layer's own
         (post-norm).
     """
 
-    layers: str
+    layers: str | tuple
     mhsa: str
     mhsa_norm: str
     ffn: tuple
@@ -41,8 +43,8 @@ class Family:
     k: str
     v: str
     o: str
-    fc1: str
-    fc2: str
+    fc1: str | None
+    fc2: str | None
     last_norm: str | None
 
 
@@ -74,6 +76,22 @@ WHISPER = Family(
     fc1="fc1",
     fc2="fc2",
     last_norm="layer_norm",
+)
+
+# SpeechBrain's, whose norms are wrapped; the feed-forward block is two convolutions
+FASTSPEECH2 = Family(
+    layers=("encoder.layers", "decoder.layers"),
+    mhsa="self_att",
+    mhsa_norm="norm1.norm",
+    ffn=("pos_ffn", "pos_ffn"),
+    ffn_norm="norm2.norm",
+    q="self_att.q_proj",
+    k="self_att.k_proj",
+    v="self_att.v_proj",
+    o="self_att.out_proj",
+    fc1=None,
+    fc2=None,
+    last_norm="decoder.norm.norm",
 )
 
 # wav2vec 2.0, HuBERT, WavLM; post-norm (base) and pre-norm ("stable layer norm")
@@ -119,7 +137,8 @@ class AccessPoints:
     def __init__(self, model, family, hidden_size):
         self.hidden_size = hidden_size
         self.mask = None
-        modules = model.get_submodule(family.layers)
+        lists = [family.layers] if isinstance(family.layers, str) else family.layers
+        modules = [layer for path in lists for layer in model.get_submodule(path)]
         self.layers = [
             LayerPoints(self, i, module, family) for i, module in enumerate(modules)
         ]
@@ -141,7 +160,7 @@ class LayerPoints:
     norms : dict
         The LayerNorm of mhsa and of ffn.
     projections : dict
-        q, k, v, o, fc1, fc2, each a `Site` around one Linear.
+        q, k, v, o, and fc1 and fc2 where there are, each a `Site` around one Linear.
     before : list of callable
         Functions from tokens to tokens, run before the layer.
     """
@@ -160,6 +179,7 @@ class LayerPoints:
             name: Site(points, find(path), find(path))
             for name in ("q", "k", "v", "o", "fc1", "fc2")
             for path in [getattr(family, name)]
+            if path is not None
         }
         self.post_norm = family.last_norm is None
 

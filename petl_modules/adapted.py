@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, one_of
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,10 @@ class Group:
     Attributes
     ----------
     kind : str
-        petl, site_norms, last_norm, or backbone (full fine-tuning).
+        petl, site_norms, last_norm, backbone (full fine-tuning), or head (parts of the
+        backbone that train beside the method).
     site : str
-        Where: mhsa, ffn, a projection, input, or empty.
+        Where: mhsa, ffn, a projection, input, the name of a part, or empty.
     parameters : dict
         Parameters by name.
     """
@@ -46,11 +47,13 @@ class AdaptedModel(nn.Module):
         Freshly loaded: one backbone serves one adapted model.
     method : Method or list of Method
         From `petl_modules.methods.make_method`; a list is applied in its order.
+    besides : list of str
+        Parts of the backbone that train too, of those in its `parts`; in eval mode.
 
     Raises
     ------
     UserError
-        If a method matches nothing in this backbone.
+        If a method matches nothing in this backbone, or it has no such part.
 
     Example
     -------
@@ -62,11 +65,12 @@ class AdaptedModel(nn.Module):
     248976
     """
 
-    def __init__(self, backbone, method):
+    def __init__(self, backbone, method, besides=()):
         super().__init__()
         self.backbone = backbone
         self.points = backbone.points
         self.methods = list(method) if isinstance(method, list | tuple) else [method]
+        self.besides = list(besides)
         self.petl = nn.ModuleDict()
         self.pinned = True
         self.merged = False
@@ -86,6 +90,8 @@ class AdaptedModel(nn.Module):
         for name, parameter in last_norm.named_parameters():
             if not parameter.requires_grad or self._is_site_norm(parameter):
                 self._train(f"last_norm.{name}", parameter, "last_norm", "")
+        for part in self.besides:
+            self._train_part(part)
         self.train()
 
     # What methods call
@@ -137,9 +143,9 @@ class AdaptedModel(nn.Module):
         self.backbone.augment = mode
         return self
 
-    def forward(self, wavs, wav_lens=None, all_layers=False):
-        """Hidden states; arguments and result are those of `Backbone.forward`."""
-        return self.backbone(wavs, wav_lens, all_layers)
+    def forward(self, *inputs, **options):
+        """Hidden states; arguments and result are those of the backbone."""
+        return self.backbone(*inputs, **options)
 
     # What trains
 
@@ -246,6 +252,14 @@ class AdaptedModel(nn.Module):
         return head.classify(torch.cat([features[:, :-1], last], 1))
 
     # Helpers
+
+    def _train_part(self, part):
+        one_of("besides", part, self.backbone.parts)
+        for path in self.backbone.parts[part]:
+            module = self.backbone.model.get_submodule(path)
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    self._train(f"backbone.{path}.{name}", parameter, "head", part)
 
     def _train(self, name, parameter, kind, site):
         parameter.requires_grad_(True)

@@ -40,6 +40,7 @@ def save_adapter(folder, model, head, info):
     settings = {
         "format": FORMAT,
         "methods": [{"name": m.name, "knobs": m.knobs} for m in model.methods],
+        "besides": model.besides,
         "backbone": {
             "source": str(backbone.source),
             "family": backbone.family,
@@ -95,7 +96,7 @@ def load_adapter(folder, backbone=None, source=None):
         )
     refuse_other_backbone(backbone, made_for, folder)
     methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
-    model = AdaptedModel(backbone, methods)
+    model = AdaptedModel(backbone, methods, settings["besides"])
     head_settings = dict(settings["head"])
     head = HEADS[head_settings.pop("type")](**head_settings)
     expected = {**model.trained_state(), **head_state(head)}
@@ -122,7 +123,7 @@ def read_settings(path):
         raise UserError(f"There is no adapter at {path}.") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
-    needed = {"format", "methods", "backbone", "head", "info"}
+    needed = {"format", "methods", "besides", "backbone", "head", "info"}
     lacking = needed - settings.keys() if isinstance(settings, dict) else needed
     if lacking:
         raise UserError(f"{path} is no adapter: it lacks {', '.join(sorted(lacking))}.")

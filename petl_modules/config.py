@@ -22,7 +22,7 @@ from petl_modules.methods import method_entry, method_table
 SHARED = Path(__file__).parent / "hparams" / "petl.yaml"
 
 # Set by the run itself, or mappings of defaults: no knobs for the command line
-INTERNAL = ("run_folder", "method_defaults", "recipe")
+INTERNAL = ("run_folder", "method_defaults", "recipe", "labels", "over")
 
 # What a value may be where the default is null
 NULLABLE = {
@@ -53,7 +53,6 @@ NAMES = {int: "a whole number", float: "a number", bool: "True or False"}
 POSITIVE = (
     "lr",
     "batch_size",
-    "number_of_epochs",
     "max_duration",
     "patience",
     "grad_accumulation_factor",
@@ -68,6 +67,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     "weight_decay",
+    "number_of_epochs",
     "spec_augment_freq",
     "spec_augment_time",
     "head_start_epochs",
@@ -154,7 +154,7 @@ def load_config(path, arguments=()):
         or a knob that the chosen method has no use for.
     """
     path = Path(path)
-    shared, own = read(SHARED), read(path)
+    shared, own = lower_layer(own := read(path), path), own
     for key, value in own.items():
         if key in shared and not tagged(value) and not tagged(shared[key]):
             typed(f"{key}={value} in {path}", key, plain(value), shared[key])
@@ -230,6 +230,18 @@ def with_method_defaults(config):
     values |= dict.fromkeys(knobs - set(entry["knobs"]))
     # what is explicit now needs no defaults, and a saved config says what it ran
     return config.replace(**values, method_defaults={})
+
+
+def lower_layer(own, path):
+    """What a yaml is laid over: petl.yaml, or the yaml beside it that `over` names,
+    which may be laid over another in turn."""
+    name = own.pop("over", None)
+    if name is None:
+        return read(SHARED)
+    if name not in (known := sorted(p.name for p in SHARED.parent.glob("*.yaml"))):
+        raise UserError(f"over={name} in {path} is none of {', '.join(known)}.")
+    layer = read(SHARED.parent / name)
+    return overlay(lower_layer(layer, SHARED.parent / name), layer)
 
 
 def overlay(base, top):

@@ -28,8 +28,8 @@ def make_datasets(built, prepared, task, device):
     Returns
     -------
     dict
-        `{train, valid, test}` with id, wav, sig (or features, where they are cached)
-        and the task's target.
+        `{train, valid, test}` with id, wav, the task's sound (or features, where they
+        are cached) and its target.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def make_datasets(built, prepared, task, device):
     if not task.cuts:
         sets["train"] = fitting(sets["train"], built, task)
     for dataset in sets.values():
-        dataset.set_output_keys(["id", "wav", "sig", task.target])
+        dataset.set_output_keys(["id", "wav", *task.sound, task.target])
         if may_cache(built):
             add_cached_features(dataset, built, task, device)
     return sets

@@ -30,7 +30,6 @@ from petl_modules.describe import counts, table
 from petl_modules.errors import UserError
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
-from petl_modules.task_model import TaskModel
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +43,7 @@ HARMLESS = {
     "run_folder",
     "folds",
     "num_classes",
+    "labels",
     "device",
     "num_workers",
     "audio_cache_mib",
@@ -112,7 +112,7 @@ def run_one(prepare, config, folder, show_table):
             f"num_classes={config['num_classes']}, but the data has {classes} classes: "
             "a run counts them itself."
         )
-    config = config.replace(num_classes=classes)
+    config = config.replace(num_classes=classes, labels=prepared.labels)
     built = config.build()
     model, head = built["model"], built["head"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def run_one(prepare, config, folder, show_table):
     metrics = {}
     for split in ("valid", "test"):
         brain.evaluate(sets[split], min_key="error", test_loader_kwargs=loader(built))
-        metrics[split] = brain.metrics
+        metrics[split] = {**brain.metrics, **brain.task.final_metrics()}
     result = {
         "recipe": built["recipe"],
         "dataset": built["dataset"],
@@ -222,13 +222,16 @@ def make_brain(built, prepared, folder):
     """The Brain with its task, counter, loggers and checkpointer."""
     patience = built["patience"] or built["number_of_epochs"] + 1
     # on every process: SpeechBrain's loggers wait for one another
+    tensorboard = TensorboardLogger(str(folder / "tensorboard"))
+    task = built["objective"](prepared.labels)
     loggers = [
         FileTrainLogger(str(folder / "train_log.txt"), precision=4),
-        TensorboardLogger(str(folder / "tensorboard")),
+        tensorboard,
+        *task.loggers(folder, tensorboard),
     ]
     return PetlBrain(
-        task=built["objective"](prepared.labels),
-        task_model=TaskModel(built["model"], built["head"]),
+        task=task,
+        task_model=built["task_model"](built["model"], built["head"]),
         counter=EpochCounterWithStopper(
             built["number_of_epochs"], patience, limit_warmup=0, direction="min"
         ),

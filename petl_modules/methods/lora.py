@@ -80,8 +80,9 @@ class LoRAProjections(Method):
             for target in self.targets:
                 if target not in layer.projections:
                     raise UserError(
-                        f"targets={target} matches no projection: choose among "
-                        f"{', '.join(layer.projections)} and ffn."
+                        f"targets={target} matches no projection of this backbone: "
+                        f"choose among {', '.join(layer.projections)}"
+                        f"{' and ffn' if 'fc1' in layer.projections else ''}."
                     )
                 projection = layer.projections[target]
                 module = projection.module

@@ -16,11 +16,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 from petl_modules.errors import UserError, one_of
+from petl_modules.tasks.base import Task
 
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
 
 
-class Classification:
+class Classification(Task):
     """One label per clip.
 
     Arguments

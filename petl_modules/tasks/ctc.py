@@ -8,11 +8,12 @@ from speechbrain.decoders.ctc import ctc_greedy_decode
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.errors import UserError
+from petl_modules.tasks.base import Task
 
 BLANK = "<blank>"
 
 
-class CTC:
+class CTC(Task):
     """Symbols, such as phones or characters, in the order in which they are heard.
 
     Lengths are those of the valid steps, never of padding. Hypotheses are the best

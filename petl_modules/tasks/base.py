@@ -1,0 +1,38 @@
+"""What tasks share: the parts that most of them leave as they are."""
+
+
+class Task:
+    """A task: what a batch gives the model, the loss, the metrics.
+
+    Attributes
+    ----------
+    name : str
+    sound : tuple of str
+        Items of a data set that the model reads.
+    target : str
+        The item that the loss reads.
+    cuts : bool
+        Whether a target holds for a part of its clip too.
+    """
+
+    sound = ("sig",)
+
+    def inputs(self, batch):
+        """What the model is called with."""
+        return batch.sig.data, batch.sig.lengths
+
+    def loggers(self, folder, tensorboard):
+        """More of SpeechBrain's train loggers, called after every epoch.
+
+        Arguments
+        ---------
+        folder : Path
+            Of the run.
+        tensorboard : speechbrain.utils.train_logger.TensorboardLogger
+        """
+        del folder, tensorboard
+        return []
+
+    def final_metrics(self):
+        """Metrics of what was last collected that would be too dear in every epoch."""
+        return {}
