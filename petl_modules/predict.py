@@ -50,8 +50,8 @@ class Classifier:
 
     def __init__(self, adapter, source=None, device="cpu"):
         self.model, self.head, info = load_adapter(adapter, source=source)
-        if info.get("task") == "ctc":
-            raise UserError(f"The adapter {adapter} gives symbols, not one label.")
+        if info.get("task") in ("ctc", "tts"):
+            raise UserError(f"The adapter {adapter} gives no labels.")
         self.labels, self.device = info["labels"], torch.device(device)
         self.model.to(self.device)
         self.head.to(self.device)

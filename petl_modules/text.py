@@ -82,7 +82,7 @@ def symbols_of(text, kind):
         elif piece.startswith("{") and piece.endswith("}"):
             found += given_phones(piece, kind)
         elif re.fullmatch("[a-z']+", piece):
-            found += piece if kind == "graphemes" else phones_of(piece)
+            found += piece if kind == "graphemes" else phones_of(piece.strip("'"))
         else:
             raise UserError(
                 f"The text {text!r} holds {piece!r}, which has no symbol: write "
@@ -120,7 +120,7 @@ def given_phones(piece, kind):
 def phones_of(word):
     """The phones of a word, without stress."""
     known = dictionary()(word).output_string.split()
-    if known:
+    if (known or not word) and all(phone in SYMBOLS["arpabet"] for phone in known):
         return known
     phones = spelt(word)
     logger.warning("Not in the dictionary, spelt by rule: %s (%s)", word, phones)

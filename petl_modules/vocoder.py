@@ -70,7 +70,8 @@ class GriffinLimVocoder:
 
     def __call__(self, mel):
         """`(frames, n_mels)` to `(samples,)`."""
-        return self.griffin_lim(self.inverse_mel(mel.float().cpu().exp().T))
+        wav = self.griffin_lim(self.inverse_mel(mel.float().cpu().exp().T))
+        return wav / wav.abs().max().clamp(min=1.0)
 
 
 def load_hifigan(source):

@@ -16,6 +16,8 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from petl_modules.backbones.fastspeech2 import FastSpeech2Backbone, FastSpeech2Config
+
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -104,4 +106,27 @@ def tiny_checkpoint(family, folder, seed=0):
     model.save_pretrained(folder)
     preprocessor = PREPROCESSORS.get(family, WAVEFORM)
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+SPEAKERS = ["ann", "bob"]
+
+
+def tiny_speech_base(folder, seed=0, **sizes):
+    """Save a random FastSpeech 2 of two speakers and return its folder."""
+    torch.manual_seed(seed)
+    sizes = {
+        "text": "graphemes",
+        "hidden_size": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "ffn_size": 48,
+        "kernel_sizes": (5, 1),
+        "postnet_size": 24,
+    } | sizes
+    backbone = FastSpeech2Backbone(FastSpeech2Config(**sizes), "tiny")
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    backbone.save(folder, SPEAKERS, {"table": torch.randn(2, 32)})
     return folder

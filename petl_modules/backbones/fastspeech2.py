@@ -185,7 +185,8 @@ class FastSpeech2Backbone(Backbone):
         for layer in (*model.encoder.layers, *model.decoder.layers):
             layer.self_att = SelfAttention(layer.self_att.att)
         model.config = config
-        super().__init__(model, FASTSPEECH2, source, config.sample_rate, asdict(config))
+        heard = {"text": config.text, **config.features}
+        super().__init__(model, FASTSPEECH2, source, config.sample_rate, heard)
         self.config, self.voices = config, {}
         self.features = SpeechFeatures(**config.features)
         self.symbols = {s: i for i, s in enumerate(SYMBOLS[config.text])}
@@ -198,7 +199,7 @@ class FastSpeech2Backbone(Backbone):
     def steps(self, samples):
         return samples // self.config.hop_length + 1
 
-    def forward(self, symbols, counts, voice, target=None, pace=1.0):
+    def forward(self, symbols, counts, voice, target=None, pace=1.0, hurry=False):
         """Symbols to speech.
 
         Arguments
@@ -213,11 +214,20 @@ class FastSpeech2Backbone(Backbone):
             Whose durations, pitch and energy are taken in the place of predictions.
         pace : float
             Factor of the predicted durations.
+        hurry : bool
+            Whether a text that would take too long is spoken faster, as is right for
+            judging what is half trained, or refused.
 
         Returns
         -------
         Speech
+
+        Raises
+        ------
+        UserError
+            If a text is too long for the table of positions.
         """
+        self._refuse_long(symbols.shape[1])
         model, mask = self.model, valid(counts, symbols.shape[1])
         hidden = model.encPreNet(symbols)
         hidden = hidden + model.sinusoidal_positional_embed_encoder(hidden)
@@ -229,7 +239,9 @@ class FastSpeech2Backbone(Backbone):
         if target is None:
             durations = (torch.expm1(log_durations.float()) * pace).round().clamp(min=1)
             durations = (durations * mask).long()
-            self._refuse_long(durations)
+            if hurry:
+                durations = hurried(durations)
+            self._refuse_long(int(durations.sum(1).max()))
         else:
             alignment = self.align(hidden, mask, target.mel, frames)
             path = best_path(alignment, mask, frames)
@@ -347,13 +359,11 @@ class FastSpeech2Backbone(Backbone):
         mask = self.points.mask
         return args if mask is None else (zeroed(args[0], mask), *args[1:])
 
-    def _refuse_long(self, durations):
-        longest = int(durations.sum(1).max())
-        if longest > MAX_FRAMES:
+    def _refuse_long(self, frames):
+        if frames > MAX_FRAMES:
             limit = MAX_FRAMES * self.config.hop_length / self.config.sample_rate
             raise UserError(
-                f"A text would be spoken in {longest} frames, more than "
-                f"{MAX_FRAMES} ({limit:.0f} s): give it in sentences."
+                f"A text would take longer than {limit:.0f} s: give it in sentences."
             )
 
 
@@ -448,8 +458,8 @@ def load_fastspeech2(source, pretrained=True):
     if source == KIND:
         if pretrained:
             raise UserError(
-                "fastspeech2 is an architecture without weights: give the folder that "
-                "base training left as --source, or --pretrained=False."
+                "fastspeech2 is an architecture without weights: give the folder base/ "
+                "that base training left in its run's folder."
             )
         return random_fastspeech2(FastSpeech2Config(), source)
     config = read_config(Path(source) / CONFIG)
@@ -558,6 +568,13 @@ def speechbrain_model(config):
 def zeroed(values, mask):
     """`(batch, time, ...)` with zeros where the mask `(batch, time)` is False."""
     return values * mask.view(*mask.shape, *[1] * (values.ndim - 2)).to(values.dtype)
+
+
+def hurried(durations):
+    """Durations `(batch, symbols)` that fit the table of positions."""
+    excess = durations.sum(1, keepdim=True) / (MAX_FRAMES - durations.shape[1])
+    shorter = (durations / excess.clamp(min=1)).long().clamp(min=1)
+    return torch.where(excess > 1, shorter * (durations > 0), durations)
 
 
 def over_symbols(target, name, durations):
