@@ -350,8 +350,8 @@ def refuse_device(config):
 def with_full_paths(config):
     """The config with absolute paths, so that a saved one runs from anywhere."""
     paths = {"output_folder": str(Path(config["output_folder"]).resolve())}
-    for key in ("data_folder", "source"):
-        value = config[key]
+    for key in ("data_folder", "source", "vocoder", "asr", "speaker_encoder"):
+        value = config.tree.get(key)
         if value is not None and Path(str(value)).is_dir():
             paths[key] = str(Path(value).resolve())
     return config.replace(**paths)

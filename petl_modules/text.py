@@ -26,7 +26,15 @@ SYMBOLS = {
 }
 # what marks and quotes are read as
 REPLACED = str.maketrans(
-    {";": ",", ":": ",", "\u2013": ",", "\u2014": ",", "\u2019": "'", "-": " "}
+    {
+        "&": " and ",
+        ";": ",",
+        ":": ",",
+        "\u2013": ",",
+        "\u2014": ",",
+        "\u2019": "'",
+        "-": " ",
+    }
     | dict.fromkeys('"()[]\u201c\u201d\u2018', "")
 )
 PIECES = re.compile(r"\{[^{}]*\}|[a-z']+|\s+|.")

@@ -7,13 +7,16 @@ import pytest
 import soundfile
 import torch
 from conftest import tone
+from speechbrain.dataio.dataset import DynamicItemDataset
 from test_fastspeech2 import build, trained
 from tiny import tiny_checkpoint, tiny_speech_base
 
 from petl_modules.adapter_file import save_adapter
 from petl_modules.errors import UserError
+from petl_modules.heads import VoiceHead
 from petl_modules.predict import Classifier
 from petl_modules.recognise import Recogniser, word_error_rate
+from petl_modules.speaker_encoder import load_encoder, mean_embeddings
 from petl_modules.speech_data import chosen_speakers, hold_out
 from petl_modules.speech_features import SpeechFeatures, hertz
 from petl_modules.speech_metrics import f0_error, mel_cepstral_distortion, time_warping
@@ -131,6 +134,80 @@ def test_griffin_lim_gives_the_tone_back():
     assert abs(len(spoken) - len(wav)) <= 256 and spoken.abs().max() <= 1
     assert abs(int(torch.fft.rfft(spoken[:22016]).abs().argmax()) - 440) < 25
     assert torch.equal(spoken, vocoder(mel))
+
+
+HIFIGAN = """
+generator: !new:speechbrain.lobes.models.HifiGAN.HifiganGenerator
+    in_channels: 80
+    out_channels: 1
+    resblock_type: "1"
+    resblock_dilation_sizes: [[1, 3, 5]]
+    resblock_kernel_sizes: [3]
+    upsample_kernel_sizes: [16, 16, 4, 4]
+    upsample_initial_channel: 16
+    upsample_factors: [8, 8, 2, 2]
+    inference_padding: 0
+modules:
+    generator: !ref <generator>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+"""
+
+
+def test_a_hifigan_folder_is_taken(tmp_path, caplog):
+    (tmp_path / "hyperparams.yaml").write_text(HIFIGAN)
+    caplog.set_level("INFO")
+    vocoder = load_vocoder(str(tmp_path), SpeechFeatures(**FEATURES))
+    sound = vocoder(torch.randn(9, 80))
+    assert sound.shape == (9 * 256,) and sound.isfinite().all()
+    assert f"HiFi-GAN of {tmp_path}" in caplog.text
+
+
+ECAPA = """
+compute_features: !new:speechbrain.lobes.features.Fbank
+    n_mels: 20
+mean_var_norm: !new:speechbrain.processing.features.InputNormalization
+    norm_type: sentence
+    std_norm: False
+embedding_model: !new:speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN
+    input_size: 20
+    channels: [16, 16, 16, 16, 48]
+    kernel_sizes: [5, 3, 3, 3, 1]
+    dilations: [1, 2, 3, 4, 1]
+    attention_channels: 8
+    lin_neurons: 12
+classifier: !new:speechbrain.lobes.models.ECAPA_TDNN.Classifier
+    input_size: 12
+    out_neurons: 2
+modules:
+    compute_features: !ref <compute_features>
+    mean_var_norm: !ref <mean_var_norm>
+    embedding_model: !ref <embedding_model>
+    classifier: !ref <classifier>
+label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+"""
+
+
+def test_embeddings_of_speakers_come_from_a_speaker_model(tmp_path):
+    torch.manual_seed(0)
+    (tmp_path / "hyperparams.yaml").write_text(ECAPA)
+    data = {}
+    for speaker, pitch in (("a", 150), ("b", 300)):
+        for i in range(2):
+            path = tmp_path / f"{speaker}{i}.wav"
+            tone(path, pitch + i, 1.0)
+            data[f"{speaker}{i}"] = {"wav": str(path), "speaker": speaker}
+    dataset = DynamicItemDataset(data)
+    head = VoiceHead(32, ["a", "b"], embedding_size=12)
+    mean_embeddings(str(tmp_path), dataset, ["a", "b"], head)
+    assert head.table.std(1).min() > 0 and not torch.equal(*head.table)
+    vectors = head(torch.tensor([0, 1, 0]))
+    assert vectors.shape == (3, 32) and torch.equal(vectors[0], vectors[2])
+    assert "table" not in dict(head.named_parameters())
+    with pytest.raises(UserError, match="gives 12 numbers, the base takes 5"):
+        mean_embeddings(str(tmp_path), dataset, ["a", "b"], VoiceHead(32, ["a"], 5))
+    with pytest.raises(UserError, match="No speaker encoder can be loaded"):
+        load_encoder(str(tmp_path / "nowhere"))
 
 
 # Splits

@@ -13,9 +13,12 @@ class Task:
         The item that the loss reads.
     cuts : bool
         Whether a target holds for a part of its clip too.
+    fitted : tuple of str
+        Splits without the clips that are too long, or too short for their text.
     """
 
     sound = ("sig",)
+    fitted = ()
 
     def inputs(self, batch):
         """What the model is called with."""

@@ -30,6 +30,7 @@ class CTC(Task):
     name = "ctc"
     target = "units"
     cuts = False  # a text is that of the whole clip
+    fitted = ("train",)
 
     def __init__(self, labels, metric):
         if labels[0] != BLANK:

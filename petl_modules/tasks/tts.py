@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 from petl_modules.backbones.fastspeech2 import MAX_FRAMES, Target, valid
+from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.recognise import Recogniser, word_error_rate, words_of
 from petl_modules.speaker_encoder import mean_embeddings
@@ -52,6 +53,7 @@ class TTS(Task):
     sound = ("mel", "speaker_index", "pitch", "energy", "sentence")
     target = "symbols"
     cuts = False  # a text is that of the whole clip
+    fitted = SPLITS  # others cannot be aligned
 
     def __init__(
         self,
