@@ -271,7 +271,7 @@ def report(result, folder):
         metrics = result["metrics"][split]
         text = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
         logger.info("%-6s%s", split, text)
-    logger.info("Results, adapter file and confusion matrix: %s", folder)
+    logger.info("Results and adapter file: %s", folder)
 
 
 def summarise(config, results):

@@ -14,6 +14,7 @@ and why:
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -233,29 +234,18 @@ class FastSpeech2Backbone(Backbone):
         hidden = hidden + model.sinusoidal_positional_embed_encoder(hidden)
         hidden = self._run("encoder", hidden, mask) + voice.unsqueeze(1)
         hidden = zeroed(hidden, mask)
-        frames = None if target is None else valid(target.counts, target.mel.shape[1])
-        alignment = path = target_pitch = target_energy = None
         log_durations = self._predict("durPred", hidden, mask)
+        alignment = path = None
         if target is None:
-            durations = (torch.expm1(log_durations.float()) * pace).round().clamp(min=1)
-            durations = (durations * mask).long()
-            if hurry:
-                durations = hurried(durations)
-            self._refuse_long(int(durations.sum(1).max()))
+            durations = self._durations(log_durations, mask, pace, hurry)
         else:
+            frames = valid(target.counts, target.mel.shape[1])
             alignment = self.align(hidden, mask, target.mel, frames)
             path = best_path(alignment, mask, frames)
             durations = path.sum(1).long()
-        pitch = self._predict("pitchPred", hidden, mask)
-        shown, target_pitch = pitch, over_symbols(target, "pitch", durations)
-        if target is not None:
-            shown = target_pitch
-        hidden = hidden + self._embed("pitchEmbed", shown, mask)
-        energy = self._predict("energyPred", hidden, mask)
-        shown, target_energy = energy, over_symbols(target, "energy", durations)
-        if target is not None:
-            shown = target_energy
-        hidden = hidden + self._embed("energyEmbed", shown, mask)
+        spoken = mask, target, durations
+        hidden, pitch, target_pitch = self._with_variance("pitch", hidden, *spoken)
+        hidden, energy, target_energy = self._with_variance("energy", hidden, *spoken)
         hidden, lengths = upsample(hidden, durations)
         lengths = torch.tensor(lengths, device=hidden.device)
         frames = valid(lengths, hidden.shape[1])
@@ -349,10 +339,26 @@ class FastSpeech2Backbone(Backbone):
         predictor = self.model.get_submodule(name)
         return predictor(hidden, mask.unsqueeze(-1)).squeeze(-1)
 
-    def _embed(self, name, values, mask):
-        values = zeroed(values, mask).to(next(self.parameters()).dtype).unsqueeze(1)
-        embedded = self.model.get_submodule(name)(values).transpose(1, 2)
-        return zeroed(embedded, mask)
+    def _durations(self, log_durations, mask, pace, hurry):
+        """Whole frames, one at least: the aligner gives every symbol one."""
+        finite = log_durations.float().clamp(max=math.log1p(MAX_FRAMES))
+        frames = torch.expm1(finite) * pace
+        durations = frames.round().clamp(min=1).long() * mask
+        if hurry:
+            durations = hurried(durations)
+        self._refuse_long(int(durations.sum(1).max()))
+        return durations
+
+    def _with_variance(self, name, hidden, mask, target, durations):
+        """Hidden states with the pitch or energy of the target, or else as predicted;
+        the prediction; the target's means over symbols."""
+        predicted, truth = self._predict(f"{name}Pred", hidden, mask), None
+        if target is not None:
+            frames = getattr(target, name).unsqueeze(1)
+            truth = average_over_durations(frames, durations).squeeze(1)
+        shown = zeroed(predicted if truth is None else truth, mask).unsqueeze(1)
+        embedded = self.model.get_submodule(f"{name}Embed")(shown).transpose(1, 2)
+        return hidden + zeroed(embedded, mask), predicted, truth
 
     def _without_padding(self, module, args):
         del module
@@ -575,14 +581,6 @@ def hurried(durations):
     excess = durations.sum(1, keepdim=True) / (MAX_FRAMES - durations.shape[1])
     shorter = (durations / excess.clamp(min=1)).long().clamp(min=1)
     return torch.where(excess > 1, shorter * (durations > 0), durations)
-
-
-def over_symbols(target, name, durations):
-    """Means of a target's pitch or energy over each symbol's frames, `(batch,
-    symbols)`; None without a target."""
-    if target is None:
-        return None
-    return average_over_durations(getattr(target, name).unsqueeze(1), durations)[:, 0]
 
 
 def best_path(alignment, mask, frames):
