@@ -1,7 +1,6 @@
 """What a synthesiser learns to produce: log-mel spectrograms, pitch, energy."""
 
 import logging
-import math
 import os
 from functools import partial
 from pathlib import Path
@@ -121,11 +120,6 @@ class SpeechFeatures:
 def hertz(pitch):
     """Pitch as above to Hz; meaningless where unvoiced."""
     return REFERENCE_HZ * torch.exp(pitch)
-
-
-def decibels(nepers):
-    """Natural logarithms of amplitudes to dB."""
-    return 20 / math.log(10) * nepers
 
 
 def load(path):
