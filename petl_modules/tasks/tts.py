@@ -1,6 +1,7 @@
 """Speech from text: the loss and the judging of FastSpeech 2."""
 
 import csv
+from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -323,7 +324,8 @@ def draw(row):
         ax.set_title({"target": "recording", "mel": "synthesised"}[name])
         ax.set_ylabel("mel bin")
     axes[1].set_xlabel("frame")
-    figure.suptitle(f"{row['text']} (MCD {row['mcd']:.2f} dB)")
+    title = f"{row['text']} (MCD {row['mcd']:.2f} dB)"
+    figure.suptitle(fill(title, 90), fontsize="medium")
     pyplot.close(figure)
     return figure
 
