@@ -22,14 +22,16 @@ class Family:
 
     Attributes
     ----------
-    layers : str
-        The list of Transformer layers.
+    layers : str or tuple of str
+        The list of Transformer layers, or several that follow one another.
     mhsa, mhsa_norm : str
         Self-attention, and its LayerNorm.
     ffn, ffn_norm : tuple of str, str
         First and last module of the feed-forward block, and its LayerNorm.
-    q, k, v, o, fc1, fc2 : str
-        The projections.
+    q, k, v, o : str
+        The projections of self-attention.
+    fc1, fc2 : str or None
+        Those of the feed-forward block; None where it is no pair of Linears.
     last_norm : str or None
         The LayerNorm after the last layer; None where it is the last layer's own
         (post-norm).
@@ -37,7 +39,7 @@ class Family:
         Of a decoder: the projections q, k, v, o of its attention to the encoder.
     """
 
-    layers: str
+    layers: str | tuple
     mhsa: str
     mhsa_norm: str
     ffn: tuple
@@ -46,8 +48,8 @@ class Family:
     k: str
     v: str
     o: str
-    fc1: str
-    fc2: str
+    fc1: str | None
+    fc2: str | None
     last_norm: str | None
     cross: tuple = ()
 
@@ -84,6 +86,22 @@ WHISPER = Family(
 WHISPER_DECODER = replace(
     WHISPER,
     cross=tuple(f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")),
+)
+
+# SpeechBrain's, whose norms are wrapped; the feed-forward block is two convolutions
+FASTSPEECH2 = Family(
+    layers=("encoder.layers", "decoder.layers"),
+    mhsa="self_att",
+    mhsa_norm="norm1.norm",
+    ffn=("pos_ffn", "pos_ffn"),
+    ffn_norm="norm2.norm",
+    q="self_att.q_proj",
+    k="self_att.k_proj",
+    v="self_att.v_proj",
+    o="self_att.out_proj",
+    fc1=None,
+    fc2=None,
+    last_norm="decoder.norm.norm",
 )
 
 # wav2vec 2.0, HuBERT, WavLM; post-norm (base) and pre-norm ("stable layer norm")
@@ -137,7 +155,8 @@ class AccessPoints:
         self.mask = None
         self.owner = None
         self.handles = []  # (owner, what removes its hook)
-        modules = model.get_submodule(family.layers)
+        lists = [family.layers] if isinstance(family.layers, str) else family.layers
+        modules = [layer for path in lists for layer in model.get_submodule(path)]
         self.layers = [
             LayerPoints(self, i, module, family) for i, module in enumerate(modules)
         ]
@@ -179,8 +198,8 @@ class LayerPoints:
     norms : dict
         The LayerNorm of mhsa and of ffn.
     projections : dict
-        q, k, v, o, fc1, fc2, each a `Site` around one Linear; of a decoder also
-        cross_q, cross_k, cross_v, cross_o.
+        q, k, v, o, and fc1 and fc2 where there are, each a `Site` around one Linear; of
+        a decoder also cross_q, cross_k, cross_v, cross_o.
     """
 
     def __init__(self, points, index, module, family):
@@ -197,7 +216,9 @@ class LayerPoints:
         paths = {name: getattr(family, name) for name in PROJECTIONS}
         paths |= zip(CROSS_PROJECTIONS, family.cross, strict=False)
         self.projections = {
-            name: Site(points, find(path), find(path)) for name, path in paths.items()
+            name: Site(points, find(path), find(path))
+            for name, path in paths.items()
+            if path is not None
         }
         self.post_norm = family.last_norm is None
 

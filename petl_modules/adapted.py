@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, one_of
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,10 @@ class Group:
     Attributes
     ----------
     kind : str
-        petl, site_norms, last_norm, or backbone (full fine-tuning).
+        petl, site_norms, last_norm, backbone (full fine-tuning), or head (parts of the
+        backbone that train beside the method).
     site : str
-        Where: mhsa, ffn, a projection, input, or empty.
+        Where: mhsa, ffn, a projection, input, the name of a part, or empty.
     parameters : dict
         Parameters by name.
     """
@@ -48,11 +49,14 @@ class AdaptedModel(nn.Module):
         one (`petl_modules.inference` lets several take turns).
     method : Method or list of Method
         From `petl_modules.methods.make_method`; a list is applied in its order.
+    besides : list of str
+        Modules of the backbone that train too, of its `side_modules`; in eval mode.
 
     Raises
     ------
     UserError
-        If a method matches nothing in this backbone, or does not suit its decoder.
+        If a method matches nothing in this backbone, or does not suit its decoder, or
+        the backbone has no such module.
 
     Example
     -------
@@ -64,11 +68,12 @@ class AdaptedModel(nn.Module):
     248976
     """
 
-    def __init__(self, backbone, method):
+    def __init__(self, backbone, method, besides=()):
         super().__init__()
         self.backbone = backbone
         self.points = backbone.points
         self.methods = list(method) if isinstance(method, list | tuple) else [method]
+        self.besides = list(besides)
         self.petl = nn.ModuleDict()
         self.pinned = True
         self.merged = False
@@ -91,6 +96,8 @@ class AdaptedModel(nn.Module):
             free = not parameter.requires_grad or self._is_site_norm(parameter)
             if free and not backbone.has_head:
                 self._train(f"last_norm.{name}", parameter, "last_norm", "")
+        for part in self.besides:
+            self._train_side_modules(part)
         if not self._kinds:
             raise UserError(
                 f"Nothing would train: {backbone.source} has a head of its own, and "
@@ -154,9 +161,9 @@ class AdaptedModel(nn.Module):
         self.backbone.augment = mode
         return self
 
-    def forward(self, wavs, wav_lens=None, all_layers=False, **inputs):
-        """Hidden states; arguments and result are those of the backbone's forward."""
-        return self.backbone(wavs, wav_lens, all_layers, **inputs)
+    def forward(self, *inputs, **options):
+        """Hidden states; arguments and result are those of the backbone."""
+        return self.backbone(*inputs, **options)
 
     # What trains
 
@@ -269,6 +276,14 @@ class AdaptedModel(nn.Module):
         return head.classify(torch.cat([features[:, :-1], last], 1))
 
     # Helpers
+
+    def _train_side_modules(self, part):
+        one_of("besides", part, self.backbone.side_modules)
+        for path in self.backbone.side_modules[part]:
+            module = self.backbone.model.get_submodule(path)
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    self._train(f"backbone.{path}.{name}", parameter, "head", part)
 
     def _train(self, name, parameter, kind, site):
         # A tensor of its own: whoever holds the pretrained one keeps it as it was

@@ -45,6 +45,7 @@ def save_adapter(folder, model, head, info, source=None):
     settings = {
         "format": FORMAT,
         "methods": [{"name": m.name, "knobs": m.knobs} for m in model.methods],
+        "besides": model.besides,
         "backbone": {
             "source": str(source or backbone.source),
             "family": backbone.family,
@@ -116,7 +117,7 @@ def read_adapter(folder, backbone=None, source=None):
         backbone = load_its_backbone(folder, source)
     refuse_other_backbone(backbone, made_for, folder)
     methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
-    model = AdaptedModel(backbone, methods)
+    model = AdaptedModel(backbone, methods, settings["besides"])
     head_settings = dict(settings["head"])
     head = HEADS[head_settings.pop("type")](**head_settings)
     expected = {**model.trained_state(), **head_state(head)}
@@ -166,7 +167,7 @@ def head_state(head):
 def read_settings(path):
     """The content of adapter.json, checked as far as loading relies on it."""
     settings = read_json(path)
-    needed = {"format", "methods", "backbone", "head", "info"}
+    needed = {"format", "methods", "besides", "backbone", "head", "info"}
     lacking = needed - settings.keys() if isinstance(settings, dict) else needed
     if lacking:
         raise UserError(f"{path} is no adapter: it lacks {', '.join(sorted(lacking))}.")

@@ -50,8 +50,7 @@ class PetlBrain(sb.Brain):
             torch.manual_seed(self._batch_seed())
         if hasattr(batch, "features"):
             return self.modules.task(features=batch.features.data)
-        inputs = self.task.inputs(batch)
-        return self.modules.task(batch.sig.data, batch.sig.lengths, **inputs)
+        return self.modules.task(**self.task.inputs(batch))
 
     def compute_objectives(self, predictions, batch, stage):
         """The task's loss; keeps predictions when evaluating."""

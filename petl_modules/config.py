@@ -22,7 +22,7 @@ from petl_modules.methods import method_entry, method_table
 SHARED = Path(__file__).parent / "hparams" / "petl.yaml"
 
 # Set by the run itself, or mappings of defaults: no knobs for the command line
-INTERNAL = ("run_folder", "method_defaults", "recipe", "over")
+INTERNAL = ("run_folder", "method_defaults", "recipe", "labels", "over")
 
 # What a value may be where the default is null
 NULLABLE = {

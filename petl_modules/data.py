@@ -372,15 +372,16 @@ def decode(path):
 
 def check_splits(splits, labels):
     """Raise a UserError for splits that nothing can be learnt from."""
-    if labels is not None and len(labels) < 2:
+    for name in SPLITS:
+        if not splits[name]:
+            raise UserError(f"The {name} split has no clips.")
+    classes = all("label" in entry for entry in splits["train"].values())
+    if classes and len(labels) < 2:
         raise UserError(
             f"There must be two classes or more, here there are {len(labels)}: "
             f"{', '.join(labels) or 'none'}."
         )
-    for name in SPLITS:
-        if not splits[name]:
-            raise UserError(f"The {name} split has no clips.")
-    if all("label" in entry for entry in splits["train"].values()):
+    if classes:
         check_labels(splits, labels)
 
 

@@ -32,8 +32,8 @@ def make_datasets(built, prepared, task, device):
     Returns
     -------
     dict
-        `{train, valid, test}` with id, wav, sig (or features, where they are cached)
-        and the task's target.
+        `{train, valid, test}` with id, wav, the task's sound (or features, where they
+        are cached) and its target.
 
     Raises
     ------
@@ -49,10 +49,10 @@ def make_datasets(built, prepared, task, device):
             built["audio_cache_mib"],
         )
         task.add_targets(sets[split])
-    if not task.cuts:
-        sets["train"] = fitting(sets["train"], built, task)
+    for split in task.fitted:
+        sets[split] = fitting(sets[split], built, task, split)
     for dataset in sets.values():
-        dataset.set_output_keys(["id", "wav", "sig", task.target])
+        dataset.set_output_keys(["id", "wav", *task.sound, task.target])
         if may_cache(built):
             add_cached_features(dataset, built, task, device)
     return sets
@@ -95,7 +95,7 @@ class ShuffledBatches(BatchSampler):
         self.sampler.set_epoch(epoch)
 
 
-def fitting(dataset, built, task):
+def fitting(dataset, built, task, split):
     """The clips that are not too long, and long enough for their text."""
     longest = built["max_duration"] or float("inf")
     backbone, left_out = built["model"].backbone, []
@@ -107,14 +107,15 @@ def fitting(dataset, built, task):
     if not left_out:
         return dataset
     logger.warning(
-        "Left out of training, longer than max_duration or shorter than their text "
-        "needs: %d of %d clips, such as %s.",
+        "Left out of %s, longer than max_duration or shorter than their text needs: "
+        "%d of %d clips, such as %s.",
+        split,
         len(left_out),
         len(dataset),
         left_out[0],
     )
     if len(left_out) == len(dataset):
-        raise UserError("No training clip fits its text: is max_duration too small?")
+        raise UserError(f"No {split} clip fits its text: is max_duration too small?")
     gone = set(left_out)
     return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
 

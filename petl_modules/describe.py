@@ -15,6 +15,7 @@ GROUPS = {
     "backbone": "backbone",
     "site_norms": "norms of the sites",
     "last_norm": "last norm",
+    "head": "head",
 }
 
 
@@ -40,14 +41,14 @@ def counts(model, head):
     -------
     dict
         petl (of the method; for full fine-tuning the backbone's own, without the
-        last LayerNorm), site_norms, last_norm, head, trainable (their sum), and
-        backbone (all of it, trained or not).
+        last LayerNorm), site_norms, last_norm, head (and parts of the backbone that
+        train beside the method), trainable (their sum), and backbone (all of it,
+        trained or not).
     """
-    groups = {"petl": 0, "site_norms": 0, "last_norm": 0}
+    groups = {"petl": 0, "site_norms": 0, "last_norm": 0, "head": size(head)}
     for group in model.groups():
         kind = "petl" if group.kind == "backbone" else group.kind
         groups[kind] += group.count
-    groups["head"] = size(head)
     return {
         **groups,
         "trainable": sum(groups.values()),

@@ -35,7 +35,6 @@ from petl_modules.describe import counts, table
 from petl_modules.errors import Damaged, UserError, one_of
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
-from petl_modules.task_model import TaskModel
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ HARMLESS = {
     "run_folder",
     "folds",
     "num_classes",
+    "labels",
     "device",
     "num_workers",
     "audio_cache_mib",
@@ -60,6 +60,16 @@ HARMLESS = {
     "distributed_backend",
     "wandb",
 }
+# Settings that may be folders or files
+PATHS = (
+    "data_folder",
+    "source",
+    "lexicon",
+    "language_model",
+    "vocoder",
+    "asr",
+    "speaker_encoder",
+)
 
 
 def run_recipe(prepare, argv=None):
@@ -125,7 +135,7 @@ def run_one(prepare, config, folder, show_table):
             f"num_classes={config['num_classes']}, but the data has {classes} classes: "
             "a run counts them itself."
         )
-    config = config.replace(num_classes=classes)
+    config = config.replace(num_classes=classes, labels=prepared.labels)
     built = config.build()
     model, head = built["model"], built["head"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,15 +243,18 @@ def make_brain(built, prepared, folder):
     """The Brain with its task, counter, loggers and checkpointer."""
     patience = built["patience"] or built["number_of_epochs"] + 1
     # on every process: SpeechBrain's loggers wait for one another
+    tensorboard = TensorboardLogger(str(folder / "tensorboard"))
+    task = built["objective"](prepared.labels)
     loggers = [
         FileTrainLogger(str(folder / "train_log.txt"), precision=4),
-        TensorboardLogger(str(folder / "tensorboard")),
+        tensorboard,
+        *task.loggers(folder, tensorboard),
     ]
     if built["wandb"]:
         loggers.append(wandb_logger(built, folder))
     return PetlBrain(
-        task=built["objective"](prepared.labels),
-        task_model=TaskModel(built["model"], built["head"]),
+        task=task,
+        task_model=built["task_model"](built["model"], built["head"]),
         counter=EpochCounterWithStopper(
             built["number_of_epochs"], patience, limit_warmup=0, direction="min"
         ),
@@ -311,7 +324,7 @@ def report(result, folder):
     for split, metrics in result["metrics"].items():
         text = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
         logger.info("%-6s%s", split, text)
-    logger.info("Results, adapter file and confusion matrix: %s", folder)
+    logger.info("Results and adapter file: %s", folder)
 
 
 def summarise(config, results):
@@ -405,7 +418,7 @@ def refuse_wandb(config):
 def with_full_paths(config):
     """The config with absolute paths, so that a saved one runs from anywhere."""
     paths = {"output_folder": str(Path(config["output_folder"]).resolve())}
-    for key in ("data_folder", "source", "lexicon", "language_model"):
+    for key in PATHS:
         value = config.tree.get(key)
         if value is not None and Path(str(value)).exists():
             paths[key] = str(Path(value).resolve())

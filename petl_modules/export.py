@@ -68,7 +68,9 @@ def export(adapter, path, source=None):
         raise UserError(f"There is no folder {path.parent} for {path.name}.")
     loaded = read_adapter(adapter, source=source)
     if not isinstance(loaded.head, ClassificationHead):
-        raise UserError(f"The adapter {adapter} gives text: only labels are exported.")
+        raise UserError(
+            f"The adapter {adapter} gives no labels: only classifiers are exported."
+        )
     module = WholeClips(loaded.model, loaded.head).eval()
     rate = loaded.model.backbone.sample_rate
     # two clips: of one, the exporter would make a graph for one

@@ -12,7 +12,7 @@ from petl_modules.adapter_file import load_its_backbone, read_adapter
 from petl_modules.backbones.base import sample_counts, valid
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
-from petl_modules.heads import CTCHead, OwnHead
+from petl_modules.heads import CTCHead, OwnHead, VoiceHead
 from petl_modules.mixed import MixedModel, can_mix
 from petl_modules.tasks.ctc import CTC, heard
 from petl_modules.units import joined
@@ -113,14 +113,20 @@ class Adapters:
         Raises
         ------
         UserError
-            For a damaged adapter, one of another backbone, or a name that is taken.
+            For a damaged adapter, one of another backbone, one of a synthesiser, or a
+            name that is taken.
         """
         name = str(folder) if name is None else name
         if name in self._loaded:
             raise UserError(f"There is an adapter {name} already: give another name.")
         self._serve(None, {})
-        adapter = Loaded(name, read_adapter(folder, self.backbone), self.device)
-        self._loaded[name] = adapter
+        adapter = read_adapter(folder, self.backbone)
+        if isinstance(adapter.head, VoiceHead):
+            raise UserError(
+                f"The adapter {folder} speaks, and has no answer to recordings: use "
+                "python -m petl_modules.synthesize."
+            )
+        self._loaded[name] = Loaded(name, adapter, self.device)
         self.in_use = self.in_use or name
         if self._mixed is not None:
             self.backbone.forget(self._mixed)

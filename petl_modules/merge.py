@@ -4,7 +4,7 @@ FOLDER gets a plain transformers checkpoint, for methods that can be merged (LoR
 BitFit, linear probes, full fine-tuning), and beside it the last LayerNorm and the head
 as an adapter file of the method linear: FOLDER can be used, adapted further and moved
 like any adapter and like any checkpoint. A Whisper with its decoder has a head of its
-own, and is whole as a checkpoint.
+own, and is whole as a checkpoint. Of a synthesiser FOLDER is a base with its voices.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from petl_modules.adapter_file import HERE, read_adapter, save_adapter
 from petl_modules.backbones import load_backbone, save_checkpoint
 from petl_modules.console import quiet, refusing
 from petl_modules.errors import UserError
+from petl_modules.heads import VoiceHead
 from petl_modules.methods import make_method
 
 
@@ -39,6 +40,10 @@ def merge(adapter, folder, source=None):
     refuse_full(folder)
     loaded = read_adapter(adapter, source=source)
     loaded.model.merge()
+    if isinstance(loaded.head, VoiceHead):
+        speakers = loaded.head.settings["speakers"]
+        loaded.model.backbone.save(folder, speakers, loaded.head.state_dict())
+        return
     save_checkpoint(loaded.model.backbone, folder)
     if loaded.model.backbone.has_head:
         return
@@ -62,7 +67,7 @@ def main(argv=None):
     parser.add_argument("--source", help="the backbone, if it has moved")
     options = parser.parse_args(argv)
     merge(options.adapter, options.folder, options.source)
-    print(f"A transformers checkpoint, and its head: {options.folder}")
+    print(f"Merged, with the head beside it: {options.folder}")
 
 
 if __name__ == "__main__":

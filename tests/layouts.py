@@ -329,3 +329,48 @@ def snips(root):
     recordings.write_lines("all.iob.snips.txt", lines)
     recordings.write_empty("train/Ivy-snips-train-17.wav")
     (root / "train/Ivy-snips-train-16.wav").unlink()
+
+
+SENTENCES = ("Go on", "No, no!", "A big dog", "He's in", "Come, come", "Who is it?")
+
+
+def l2arctic(root):
+    """Two speakers of six prompts; one of them has an empty clip more."""
+    recordings = Recordings(root)
+    for place, speaker in enumerate(("ABA", "YKWK")):
+        for number, text in enumerate(SENTENCES, start=1):
+            name = f"arctic_a{number:04d}"
+            wav = f"{speaker}/wav/{name}.wav"
+            recordings.write(wav, 2 * place, seconds=0.6 + number / 20)
+            recordings.write_lines(f"{speaker}/transcript/{name}.txt", [text])
+    recordings.write_empty("YKWK/wav/arctic_b0001.wav")
+    recordings.write_lines("YKWK/transcript/arctic_b0001.txt", ["Out"])
+
+
+def libritts(root):
+    """Two speakers of six sentences in one set."""
+    recordings = Recordings(root)
+    for place, speaker in enumerate(("84", "174")):
+        for number, text in enumerate(SENTENCES):
+            key = f"train-clean-100/{speaker}/9/{speaker}_9_{number:06d}_000000"
+            recordings.write(f"{key}.wav", 2 * place, seconds=0.6 + number / 20)
+            recordings.write_lines(f"{key}.normalized.txt", [text])
+            recordings.write_lines(f"{key}.original.txt", [text.upper()])
+    recordings.write_empty("train-clean-100/84/9/84_9_000006_000000.wav")
+    recordings.write_lines(
+        "train-clean-100/84/9/84_9_000006_000000.normalized.txt", ["Out"]
+    )
+
+
+def ljspeech(root):
+    """Seven sentences, the raw text other than the normalised; one clip is empty and
+    one missing."""
+    recordings = Recordings(root)
+    keys = [f"LJ001-{number:04d}" for number in range(1, 9)]
+    for key in keys:
+        recordings.write(f"wavs/{key}.wav", 1, seconds=0.8)
+    recordings.write_empty("wavs/LJ001-0003.wav")
+    (root / "wavs/LJ001-0008.wav").unlink()
+    texts = zip(keys, SENTENCES + SENTENCES, strict=False)
+    lines = [f"{key}|No. 1 {text}|{text}" for key, text in texts]
+    recordings.write_lines("metadata.csv", lines)

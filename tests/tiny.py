@@ -19,6 +19,8 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from petl_modules.backbones.fastspeech2 import FastSpeech2Backbone, FastSpeech2Config
+
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -153,4 +155,27 @@ def save(model, family, folder):
     model.save_pretrained(folder)
     preprocessor = PREPROCESSORS.get(family, WAVEFORM)
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+SPEAKERS = ["ann", "bob"]
+
+
+def tiny_speech_base(folder, seed=0, **sizes):
+    """Save a random FastSpeech 2 of two speakers and return its folder."""
+    torch.manual_seed(seed)
+    sizes = {
+        "text": "graphemes",
+        "hidden_size": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "ffn_size": 48,
+        "kernel_sizes": (5, 1),
+        "postnet_size": 24,
+    } | sizes
+    backbone = FastSpeech2Backbone(FastSpeech2Config(**sizes), "tiny")
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    backbone.save(folder, SPEAKERS, {"table": torch.randn(2, 32)})
     return folder

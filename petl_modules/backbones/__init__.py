@@ -25,6 +25,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from petl_modules.backbones import attention
 from petl_modules.backbones.ast import ASTBackbone
 from petl_modules.backbones.base import Backbone, Tokens
+from petl_modules.backbones.fastspeech2 import is_fastspeech2, load_fastspeech2
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.backbones.waveform import WaveformBackbone, WavLMBackbone
 from petl_modules.backbones.whisper import WhisperBackbone, WhisperWithDecoder
@@ -92,10 +93,11 @@ def load_backbone(
     ---------
     source : str
         Hub id, local folder, or "embedded" for the small AST of this package. The
-        family is read from the checkpoint's own config.
+        family is read from the checkpoint's own config. A synthesiser is the folder
+        that its base training left.
     pretrained : bool
         False builds random weights from the config alone; `source` may then also
-        be a family: ast, wav2vec2, hubert, wavlm or whisper.
+        be a family: ast, wav2vec2, hubert, wavlm, whisper or fastspeech2.
     max_duration : float or None
         Seconds of the longest clip, to be kept for whoever cuts clips; stretches
         AST's position table if need be.
@@ -116,6 +118,8 @@ def load_backbone(
         has no decoder where one is asked for.
     """
     folder = checkpoint_of(source)
+    if is_fastspeech2(folder):
+        return load_fastspeech2(folder, pretrained)
     config = load_config(folder, pretrained)
     kind = config.model_type
     if kind not in MODELS:

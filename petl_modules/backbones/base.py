@@ -9,6 +9,8 @@ from torch import nn
 
 from petl_modules.access_points import AccessPoints, first
 
+SILENT_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -94,6 +96,7 @@ class Backbone(nn.Module):
     max_duration = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
     has_head = False  # whether it predicts by itself, as Whisper does with its decoder
+    side_modules = {}  # names of modules that may train beside a method, by a knob
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -185,6 +188,16 @@ class Backbone(nn.Module):
         if all_layers:
             tokens = replace(tokens, layers=(*states, tokens))
         return tokens
+
+    @torch.no_grad()
+    def silent_inputs(self):
+        """What enters each layer at the sound's tokens of a silent clip, `(tokens,
+        hidden)` a layer."""
+        seconds = min(SILENT_SECONDS, self.max_duration or SILENT_SECONDS)
+        device = next(self.parameters()).device
+        silence = torch.zeros(1, round(seconds * self.sample_rate), device=device)
+        layers = self(silence, all_layers=True).layers[:-1]
+        return [layer.hidden[0, layer.special + layer.prompts :] for layer in layers]
 
     def idle_parameters(self):
         """Parameters that the forward pass does not train even when all others do."""

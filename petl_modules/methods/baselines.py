@@ -26,7 +26,8 @@ class LinearProbe(Method):
 
 class BitFit(Method):
     """The biases of every Linear and LayerNorm train (Zaken et al., arXiv
-    2106.10199).
+    2106.10199), and those of convolutions inside Transformer layers, which are
+    feed-forward blocks.
 
     Arguments
     ---------
@@ -39,11 +40,12 @@ class BitFit(Method):
     mergeable = True
 
     def attach(self, model):
-        trees = [points.model for points in self.chosen_parts(model)]
-        if self.layers is not None:
-            trees = [layer.module for layer in self.chosen_layers(model)]
-        for tree in trees:
+        layers = [layer.module for layer in self.chosen_layers(model)]
+        kinds = {layer: nn.Linear | nn.LayerNorm | nn.Conv1d for layer in layers}
+        if self.layers is None:
+            trees = [points.model for points in self.chosen_parts(model)]
+            kinds |= dict.fromkeys(trees, nn.Linear | nn.LayerNorm)
+        for tree, kind in kinds.items():
             for module in tree.modules():
-                linear_or_norm = isinstance(module, nn.Linear | nn.LayerNorm)
-                if linear_or_norm and module.bias is not None:
+                if isinstance(module, kind) and module.bias is not None:
                     model.train_parameter(module, "bias")

@@ -85,8 +85,8 @@ class LoRAProjections(Method):
         for target in self.targets:
             if target not in known:
                 raise UserError(
-                    f"targets={target} matches no projection: choose among "
-                    f"{', '.join(known)} and ffn."
+                    f"targets={target} matches no projection of this backbone: choose "
+                    f"among {', '.join(known)}{' and ffn' if 'fc1' in known else ''}."
                 )
         for layer in layers:
             for target in (t for t in self.targets if t in layer.projections):

@@ -14,7 +14,6 @@ from petl_modules.methods.base import Method
 
 STARTS = ("silence", "random")
 NOISE = 0.02  # standard deviation; no two vectors may start as the same one
-SILENT_SECONDS = 1.0
 
 
 class Prompt(nn.Module):
@@ -116,7 +115,7 @@ class PromptTokens(Method):
         self.prompt_knobs = knobs
 
     def attach(self, model):
-        silence = silent_inputs(model.backbone) if self.start == "silence" else None
+        silence = model.backbone.silent_inputs() if self.start == "silence" else None
         layers = self.chosen_layers(model)
         for layer in layers if self.deep else layers[:1]:
             prompt = Prompt(model.points.hidden_size, **self.prompt_knobs)
@@ -148,7 +147,7 @@ class PrefixKeysValues(Method):
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model):
-        silence = silent_inputs(model.backbone) if self.start == "silence" else None
+        silence = model.backbone.silent_inputs() if self.start == "silence" else None
         for layer in self.chosen_layers(model):
             prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
             direct = prefix.projection is None and not layer.points.is_decoder
@@ -173,17 +172,6 @@ def with_prompts(tokens, prompt):
         mask=torch.cat([mask[:, :head], valid, mask[:, tail:]], 1),
         prompts=new.shape[1],
     )
-
-
-@torch.no_grad()
-def silent_inputs(backbone):
-    """What enters each layer at the sound's tokens of a silent clip, `(tokens, hidden)`
-    a layer."""
-    seconds = min(SILENT_SECONDS, backbone.max_duration or SILENT_SECONDS)
-    device = next(backbone.parameters()).device
-    silence = torch.zeros(1, round(seconds * backbone.sample_rate), device=device)
-    layers = backbone(silence, all_layers=True).layers[:-1]
-    return [layer.hidden[0, layer.special + layer.prompts :] for layer in layers]
 
 
 @torch.no_grad()

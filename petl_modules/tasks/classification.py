@@ -8,12 +8,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from petl_modules.errors import UserError, one_of
 from petl_modules.plots import confusion_matrix
+from petl_modules.tasks.base import Task
 
 PREDICTIONS = "predictions.csv"
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
 
 
-class Classification:
+class Classification(Task):
     """One label per clip.
 
     Arguments
@@ -51,10 +52,6 @@ class Classification:
                     f"classes: {', '.join(self.labels)}."
                 )
         dataset.add_dynamic_item(index.get, takes="label", provides=self.target)
-
-    def inputs(self, batch):
-        """What the backbone reads beside sound: nothing."""
-        return {}
 
     def loss(self, logits, batch):
         """Cross-entropy; `logits` is `(batch, classes)`."""

@@ -61,10 +61,6 @@ class CTC(SequenceTask):
         doubled = sum(a == b for a, b in pairwise(symbols))
         return 0 < len(symbols) + doubled <= steps
 
-    def inputs(self, batch):
-        """What the backbone reads beside sound: nothing."""
-        return {}
-
     def loss(self, predictions, batch):
         """CTC loss per symbol; predictions are those of `CTCHead`."""
         logits, counts = predictions

@@ -2,8 +2,10 @@
 
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from petl_modules.tasks.base import Task
 
-class SequenceTask:
+
+class SequenceTask(Task):
     """One error rate: insertions, deletions and substitutions by what is to be said.
 
     Attributes
@@ -13,6 +15,7 @@ class SequenceTask:
     """
 
     cuts = False  # a text is that of the whole clip
+    fitted = ("train",)
 
     def start(self, final=False):
         """Forget what was collected; `final` after training."""

@@ -81,8 +81,8 @@ class Transcription(SequenceTask):
         return steps <= self.backbone.model.config.max_source_positions
 
     def inputs(self, batch):
-        """What the backbone reads beside sound: every token but the last."""
-        return {"text": batch.numbers.data[:, :-1]}
+        """Sound, and of the text every token but the last."""
+        return {**super().inputs(batch), "text": batch.numbers.data[:, :-1]}
 
     def loss(self, written, batch):
         """Cross-entropy per token; `written` is the backbone's."""

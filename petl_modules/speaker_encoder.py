@@ -1,0 +1,61 @@
+"""Embeddings of speakers: x-vectors or ECAPA-TDNN, from SpeechBrain's checkpoints."""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from petl_modules.data import read_clip
+from petl_modules.errors import UserError
+
+RATE = 16000  # Hz, of SpeechBrain's speaker models
+
+
+def mean_embeddings(source, dataset, speakers, head):
+    """Fill a head's table with the mean embedding of every speaker's clips.
+
+    Arguments
+    ---------
+    source : str
+        Folder or hub id of a speaker model in SpeechBrain's layout, such as
+        speechbrain/spkrec-ecapa-voxceleb. SpeechBrain runs what its hyperparams.yaml
+        says: use a folder that you trust.
+    dataset : DynamicItemDataset
+        With wav and speaker; every speaker must be in it.
+    speakers : list of str
+    head : petl_modules.heads.VoiceHead
+    """
+    encoder, sums = load_encoder(source), {name: [] for name in speakers}
+    for entry in tqdm(dataset.data.values(), desc="speakers", leave=False):
+        wav = read_clip(entry["wav"], RATE).unsqueeze(0)
+        with torch.no_grad():
+            sums[entry["speaker"]].append(encoder.encode_batch(wav)[0, 0].cpu())
+    for i, name in enumerate(speakers):
+        if not sums[name]:
+            raise UserError(f"The speaker {name} has no training clips.")
+        mean = torch.stack(sums[name]).mean(0)
+        if mean.shape != head.table[i].shape:
+            raise UserError(
+                f"The speaker encoder {source} gives {len(mean)} numbers, the base "
+                f"takes {head.table.shape[1]}."
+            )
+        head.table[i] = mean
+
+
+def load_encoder(source):
+    """SpeechBrain's speaker model."""
+    from speechbrain.inference.speaker import EncoderClassifier
+    from speechbrain.utils.fetching import LocalStrategy
+
+    local = Path(source).is_dir()
+    try:
+        return EncoderClassifier.from_hparams(
+            source=str(source),
+            savedir=str(source) if local else None,
+            local_strategy=LocalStrategy.NO_LINK,
+        ).eval()
+    except Exception as error:  # whatever the folder's yaml and pickles may raise
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"No speaker encoder can be loaded from {source} ({reason})."
+        ) from error

@@ -1,0 +1,83 @@
+"""What the recipes of speech synthesis share in reading data sets."""
+
+import random
+
+from petl_modules.data import SPLITS
+from petl_modules.errors import UserError
+
+
+def chosen_speakers(found, speakers=None, without=()):
+    """The speakers that a run is about, sorted.
+
+    Arguments
+    ---------
+    found : iterable of str
+        Those in the data.
+    speakers : list of str or None
+        None for all.
+    without : list of str
+        Those whom it must not hear.
+
+    Raises
+    ------
+    UserError
+        For one who is not there, or if nobody is left.
+    """
+    found = sorted(found)
+    # a number on the command line or in a yaml is a name too
+    asked = None if speakers is None else [str(name) for name in listed(speakers)]
+    left_out = [str(name) for name in listed(without)]
+    for name in (asked or []) + left_out:
+        if name not in found:
+            raise UserError(
+                f"There is no speaker {name} in the data, but {', '.join(found)}."
+            )
+    chosen = [name for name in asked or found if name not in left_out]
+    if not chosen:
+        raise UserError("No speaker is left: look at speakers and without.")
+    return sorted(chosen)
+
+
+def hold_out(entries, valid, test, seed):
+    """Draw the sentences that validate and test; the others train.
+
+    Arguments
+    ---------
+    entries : dict
+        `{id: {wav, text, speaker, prompt (optional)}}`; what several speakers read from
+        one prompt is one sentence.
+    valid, test : int
+        How many sentences.
+    seed : int
+
+    Returns
+    -------
+    dict
+        The entries by split.
+
+    Raises
+    ------
+    UserError
+        If a speaker has none left to train on.
+    """
+    prompts = {key: entry.get("prompt", key) for key, entry in entries.items()}
+    sentences = sorted(set(prompts.values()))
+    if min(valid, test) < 1 or valid + test >= len(sentences):
+        raise UserError(
+            f"valid_sentences={valid} and test_sentences={test} must be 1 or more, and "
+            f"leave some of {len(sentences)} sentences to train on."
+        )
+    drawn = random.Random(seed).sample(sentences, valid + test)
+    parts = dict.fromkeys(drawn[:valid], "valid") | dict.fromkeys(drawn[valid:], "test")
+    splits = {name: {} for name in SPLITS}
+    for key, entry in sorted(entries.items()):
+        splits[parts.get(prompts[key], "train")][key] = entry
+    trained = {entry["speaker"] for entry in splits["train"].values()}
+    for name in sorted({entry["speaker"] for entry in entries.values()} - trained):
+        raise UserError(f"The speaker {name} has no sentences left to train on.")
+    return splits
+
+
+def listed(names):
+    """One name or several as a list."""
+    return list(names) if isinstance(names, list | tuple) else [names]

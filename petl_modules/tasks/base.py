@@ -1,0 +1,38 @@
+"""What tasks share: the parts that most of them leave as they are."""
+
+
+class Task:
+    """A task: what a batch gives the model, the loss, the metrics.
+
+    Attributes
+    ----------
+    name : str
+    sound : tuple of str
+        Items of a data set that the model reads.
+    target : str
+        The item that the loss reads.
+    cuts : bool
+        Whether a target holds for a part of its clip too.
+    fitted : tuple of str
+        Splits without the clips that are too long, or too short for their text.
+    """
+
+    sound = ("sig",)
+    cuts = True
+    fitted = ()
+
+    def inputs(self, batch):
+        """What the model is called with, by name."""
+        return {"wavs": batch.sig.data, "wav_lens": batch.sig.lengths}
+
+    def loggers(self, folder, tensorboard):
+        """More of SpeechBrain's train loggers, called after every epoch.
+
+        Arguments
+        ---------
+        folder : Path
+            Of the run.
+        tensorboard : speechbrain.utils.train_logger.TensorboardLogger
+        """
+        del folder, tensorboard
+        return []

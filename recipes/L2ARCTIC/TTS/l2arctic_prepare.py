@@ -1,0 +1,1 @@
+../l2arctic_prepare.py

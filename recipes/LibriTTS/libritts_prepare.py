@@ -1,0 +1,57 @@
+"""Entries of LibriTTS (Zen et al., 2019), as sentences to speak."""
+
+from petl_modules import data
+from petl_modules.errors import UserError
+from petl_modules.speech_data import chosen_speakers, hold_out
+
+LAYOUT = (
+    "it must be the unpacked LibriTTS with folders such as train-clean-100 "
+    "(https://www.openslr.org/60)."
+)
+
+
+def prepare_speech(
+    data_folder, sets, speakers, without, valid_sentences, test_sentences, seed
+):
+    """Entries with a speaker and the normalised text; sentences that are held out are
+    drawn from those of all speakers.
+
+    Arguments
+    ---------
+    data_folder : str
+        With one folder per set.
+    sets : list of str
+    speakers : list of str or None
+        Their numbers; None for all of the sets.
+    without : list of str
+        Speakers to leave out, such as those whom a base must not hear.
+    valid_sentences, test_sentences : int
+        Drawn with the seed.
+    seed : int
+
+    Returns
+    -------
+    splits, labels
+        For `petl_modules.data.make_manifests`; the labels are the speakers, sorted.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder, set or speaker, or a clip without its text.
+    """
+    folder = data.data_folder_of("LibriTTS", data_folder, sets[0], LAYOUT)
+    for name in sets:
+        if not (folder / name).is_dir():
+            raise UserError(f"The data folder {folder} has no {name}: {LAYOUT}")
+    clips = sorted(clip for name in sets for clip in folder.glob(f"{name}/*/*/*.wav"))
+    reader = {clip: clip.parent.parent.name for clip in clips}
+    names = chosen_speakers(set(reader.values()), speakers, without)
+    entries = {}
+    for clip in (clip for clip in clips if reader[clip] in names):
+        text = clip.with_name(f"{clip.stem}.normalized.txt")
+        entries[clip.stem] = {
+            "wav": str(clip),
+            "text": " ".join(data.read_lines(text)),
+            "speaker": reader[clip],
+        }
+    return hold_out(entries, valid_sentences, test_sentences, seed), names

@@ -1,0 +1,163 @@
+"""The recipes of speech synthesis: official layouts; from base training to speech."""
+
+import csv
+import importlib.util
+import json
+
+import layouts
+import pytest
+import soundfile
+from conftest import ROOT, run
+from tiny import tiny_speech_base, tiny_writer
+
+from petl_modules.errors import UserError
+from petl_modules.synthesize import Synthesizer, main
+
+SIZES = (
+    "--text=graphemes",
+    "--hidden_size=32",
+    "--encoder_layers=1",
+    "--decoder_layers=1",
+    "--ffn_size=32",
+    "--kernel_sizes=[3, 1]",
+    "--postnet_size=16",
+)
+SHORT = (
+    "--valid_sentences=2",
+    "--test_sentences=2",
+    "--number_of_epochs=2",
+    "--sample_epochs=2",
+    "--samples=1",
+    "--batch_size=4",
+    "--skip_broken=True",
+)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    root = tmp_path_factory.mktemp("Hörbücher 音声")
+    for name in ("l2arctic", "libritts", "ljspeech"):
+        (root / name).mkdir()
+        getattr(layouts, name)(root / name)
+    return root
+
+
+def prepare(recipe, *arguments, **keywords):
+    path = ROOT / "recipes" / recipe / f"{recipe.lower()}_prepare.py"
+    spec = importlib.util.spec_from_file_location(f"{recipe}_under_test", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.prepare_speech(*arguments, **keywords)
+
+
+def hparams(recipe, name):
+    return ROOT / "recipes" / recipe / "hparams" / f"{name}.yaml"
+
+
+def only_error(done):
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    return error
+
+
+def test_base_adaptation_and_synthesis(trees, tmp_path):
+    done = run(
+        "LJSpeech/TTS",
+        hparams("LJSpeech/TTS", "base"),
+        f"--data_folder={trees / 'ljspeech'}",
+        f"--output_folder={tmp_path / 'base'}",
+        *SIZES,
+        *SHORT,
+    )
+    assert done.returncode == 0, done.stderr
+    base = tmp_path / "base/full/run_seed0/base"
+    assert json.loads((base / "config.json").read_text())["speakers"] == ["LJ"]
+    done = run(
+        "L2ARCTIC/TTS",
+        f"--data_folder={trees / 'l2arctic'}",
+        f"--output_folder={tmp_path / 'voice'}",
+        f"--source={base}",
+        "--method=prefix",
+        "--speakers=[YKWK]",
+        "--besides=[durations]",
+        f"--asr={tiny_writer(tmp_path / 'whisper')}",
+        *SHORT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Griffin-Lim" in done.stderr
+    folder = tmp_path / "voice/prefix/run_seed0"
+    result = json.loads((folder / "results.json").read_text())
+    assert {"mcd", "f0_rmse", "duration_error"} <= result["metrics"]["test"].keys()
+    assert result["metrics"]["test"]["mcd"] > 0 and result["left_out"] == 1
+    assert result["metrics"]["test"]["word_error_rate"] > 0  # it knows no words
+    assert 0 < result["parameters"]["petl"] < result["parameters"]["backbone"]
+    with open(folder / "sentences.csv", newline="", encoding="utf-8") as stream:
+        assert len(list(csv.DictReader(stream))) == 2
+    for sample in ("epoch1", "epoch2", "test"):
+        kinds = sorted(p.suffix for p in (folder / "samples" / sample).iterdir())
+        assert kinds == [".png", ".wav", ".wav"]
+    assert not (folder / "base").exists()  # most of it is the base's own
+    out = tmp_path / "x.wav"
+    main([str(folder), "Who is it?", f"--out={out}"])
+    assert soundfile.info(out).samplerate == 22050 and soundfile.info(out).frames > 256
+    assert Synthesizer(folder).speakers == ["YKWK"]
+
+
+def test_what_cannot_be_trained_is_said_before_training(trees, tmp_path):
+    base = tiny_speech_base(tmp_path / "base")
+    arguments = (
+        f"--data_folder={trees / 'l2arctic'}",
+        f"--output_folder={tmp_path / 'out'}",
+        f"--source={base}",
+        *SHORT,
+    )
+    error = only_error(run("L2ARCTIC/TTS", *arguments, "--speakers=[ZZZ]"))
+    assert "no speaker ZZZ in the data, but ABA, YKWK" in error
+    error = only_error(run("L2ARCTIC/TTS", *arguments, f"--asr={trees}"))
+    assert "No Whisper can be loaded" in error
+    assert not list(tmp_path.glob("out/**/*.safetensors"))
+
+
+# Layouts
+
+
+def test_l2arctic_holds_prompts_out_of_every_speaker(trees):
+    splits, labels = prepare(
+        "L2ARCTIC", trees / "l2arctic", None, [], valid_sentences=1, test_sentences=2,
+        seed=0,
+    )  # fmt: skip
+    assert labels == ["ABA", "YKWK"]
+    prompts = {name: {e["prompt"] for e in s.values()} for name, s in splits.items()}
+    assert not prompts["train"] & (prompts["valid"] | prompts["test"])
+    assert splits["train"].keys() | splits["valid"].keys() | splits["test"].keys() == {
+        *(f"{s}_arctic_a{i:04d}" for s in labels for i in range(1, 7)),
+        "YKWK_arctic_b0001",
+    }
+    entry = {**splits["train"], **splits["valid"], **splits["test"]}["ABA_arctic_a0002"]
+    assert entry["text"] == "No, no!" and entry["speaker"] == "ABA"
+    assert entry["wav"].endswith("ABA/wav/arctic_a0002.wav")
+
+
+def test_libritts_reads_normalised_texts_of_chosen_speakers(trees):
+    splits, labels = prepare(
+        "LibriTTS", trees / "libritts", ["train-clean-100"], [84], [], 1, 1, seed=0
+    )
+    assert labels == ["84"] and len(splits["train"]) == 5
+    entries = {k: e for part in splits.values() for k, e in part.items()}
+    assert entries["84_9_000003_000000"]["text"] == "He's in"
+    _, labels = prepare(
+        "LibriTTS", trees / "libritts", ["train-clean-100"], None, ["84"], 1, 1, seed=0
+    )
+    assert labels == ["174"]
+    with pytest.raises(UserError, match="has no dev-clean"):
+        prepare("LibriTTS", trees / "libritts", ["dev-clean"], None, [], 1, 1, seed=0)
+
+
+def test_ljspeech_reads_the_normalised_text(trees, tmp_path):
+    splits, labels = prepare("LJSpeech", trees / "ljspeech", 1, 2, seed=0)
+    assert labels == ["LJ"]
+    entries = {k: e for part in splits.values() for k, e in part.items()}
+    assert len(entries) == 8 and entries["LJ001-0002"]["text"] == "No, no!"
+    (tmp_path / "metadata.csv").write_text("a|b\n")
+    with pytest.raises(UserError, match="line 1, has 2 fields"):
+        prepare("LJSpeech", tmp_path, 1, 1, seed=0)
