@@ -1,7 +1,9 @@
 """How metrics are read and shown."""
 
-NOT_FRACTIONS = ("loss", "mcd")  # all others are shown in percent
-LOWER_IS_BETTER = ("error_rate", "cer", "loss", "mcd")  # ends of names
+# all others are shown in percent
+NOT_FRACTIONS = ("loss", "mcd", "f0_rmse", "duration_error")
+# ends of names
+LOWER_IS_BETTER = ("error_rate", "cer", "loss", "mcd", "f0_rmse", "duration_error")
 
 
 def main_metric(settings, known):

@@ -16,6 +16,7 @@ from petl_modules.errors import UserError
 from petl_modules.heads import VoiceHead
 from petl_modules.inference import load_adapter
 from petl_modules.merge import merge
+from petl_modules.metrics import lower_is_better, unit
 from petl_modules.recognise import Recogniser, word_error_rate
 from petl_modules.speaker_encoder import load_encoder, mean_embeddings
 from petl_modules.speech_data import chosen_speakers, hold_out
@@ -119,6 +120,12 @@ def test_pitch_error_is_over_frames_voiced_in_both():
     pairs = np.array([[0, 0], [1, 1], [2, 2], [2, 3]])
     f0, other = np.array([100.0, 120, 0]), np.array([103.0, 116, 90, 0])
     assert f0_error(f0, other, pairs) == (pytest.approx(12.5**0.5), 2)
+
+
+def test_errors_of_speech_are_shown_in_their_own_units():
+    for metric in ("mcd", "f0_rmse", "duration_error"):
+        assert lower_is_better(metric) and unit(metric) == metric
+    assert lower_is_better("word_error_rate") and "%" in unit("word_error_rate")
 
 
 def test_word_error_rate_by_hand():
