@@ -1,7 +1,7 @@
 """Trained adapters at work: labels or text for recordings, in Python.
 
 Several adapters share one frozen backbone: they take turns, or serve one batch in
-which every clip names its own.
+which every clip names its own. Clips of about one length run together.
 """
 
 import torch
@@ -16,6 +16,9 @@ from petl_modules.heads import CTCHead, OwnHead, VoiceHead
 from petl_modules.mixed import MixedModel, can_mix
 from petl_modules.tasks.ctc import CTC, heard
 from petl_modules.units import joined
+
+ALIKE = 0.75  # least length of a clip in a pass, relative to the longest
+CPU_SECONDS = 16  # of sound and padding in a pass on a CPU
 
 
 def load_adapter(folder, name=None, source=None, device="cpu"):
@@ -261,8 +264,8 @@ class Adapters:
 
     @torch.no_grad()
     def _outputs(self, wavs, wav_lens=None, adapters=None):
-        """Probabilities or text of every clip: one pass for all adapters that mix, one
-        for each of the others."""
+        """Probabilities or text of every clip: all adapters that mix together, each of
+        the others by itself."""
         names = self._names(adapters, len(wavs))
         wavs = wavs.to(self.device)
         counts = self._cut(sample_counts(wavs, wav_lens), names)
@@ -270,14 +273,32 @@ class Adapters:
         others = [[name] for name in set(names).difference(mixing)]
         outputs = [None] * len(names)
         for together in filter(None, [mixing, *others]):
-            rows = [i for i, name in enumerate(names) if name in together]
-            tokens = self._tokens(wavs[rows], counts[rows], [names[i] for i in rows])
-            for name in together:
-                own = [j for j, row in enumerate(rows) if names[row] == name]
-                found = self._loaded[name].outputs(tokens.rows(own))
-                for j, output in zip(own, found, strict=True):
-                    outputs[rows[j]] = output
+            theirs = [i for i, name in enumerate(names) if name in together]
+            for rows in self._passes(theirs, counts.tolist()):
+                heard_by = [names[i] for i in rows]
+                tokens = self._tokens(wavs[rows], counts[rows], heard_by)
+                for name in set(heard_by):
+                    own = [j for j, other in enumerate(heard_by) if other == name]
+                    found = self._loaded[name].outputs(tokens.rows(own))
+                    for j, output in zip(own, found, strict=True):
+                        outputs[rows[j]] = output
         return outputs
+
+    def _passes(self, rows, counts):
+        """Clips parted into passes of about one length, for padding costs what sound
+        does; on a CPU into short passes, for large activations leave its caches."""
+        if self.backbone.has_head:  # it pads every clip to one length
+            yield rows
+            return
+        most = CPU_SECONDS * self.backbone.sample_rate
+        rows = sorted(rows, key=lambda row: -counts[row])
+        while rows:
+            longest = counts[rows[0]]
+            size = sum(counts[row] >= ALIKE * longest for row in rows)
+            if self.device.type == "cpu":
+                size = min(size, max(1, most // longest))
+            yield rows[:size]
+            rows = rows[size:]
 
     def _cut(self, counts, names):
         """Samples of each clip that are used, as in training."""

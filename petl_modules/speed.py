@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from petl_modules.adapted import AdaptedModel
@@ -186,43 +187,69 @@ def probe_table(options):
 def adapters_table(options):
     """Two adapters on one backbone: a batch that mixes them against switching for each
     clip, and the peak memory of two against that of one."""
-    clips = torch.randn(4 * options.batch_size, 16000)
+    count = 4 * options.batch_size
+    steps = [options.seconds * n / 5 for n in range(1, 6)]
+    adapters, peaks = two_adapters(options, torch.randn(count, 16000))
+    names = ["bottleneck", "lora"] * (count // 2)
+    table = Table("clips of", "switching ms", "mixed ms", "", "largest difference")
+    table.title = (
+        f"{count} clips of two adapters, bottleneck and lora, {options.source}"
+    )
+    for kinds in (steps[:1], steps[2:3], steps):
+        lengths = (kinds * count)[:count]
+        clips = [torch.randn(round(16000 * length)) for length in lengths]
+        wavs = pad_sequence(clips, batch_first=True)
+        lens = torch.tensor(lengths) / max(lengths)
+
+        def mixed(wavs=wavs, lens=lens):
+            return adapters.classify_batch(wavs, lens, names)
+
+        def switching(clips=clips):
+            answers = []
+            for name, clip in zip(names, clips, strict=True):
+                adapters.use(name)
+                answers += adapters.classify_batch(clip.unsqueeze(0))
+            return answers
+
+        pairs = zip(mixed(), switching(), strict=True)
+        difference = max(float((a - b).abs().max()) for a, b in pairs)
+        together, apart = interleaved([mixed, switching], options)
+        table.add_row(
+            " to ".join(f"{end:g} s" for end in dict.fromkeys((kinds[0], kinds[-1]))),
+            f"{apart * 1e3:.0f}",
+            f"{together * 1e3:.0f}",
+            f"{apart / together:.1f} x faster",
+            f"{difference:.0e}",
+        )
+    one, two = peaks
+    table.caption = f"peak MiB: one adapter {one:.0f}, two {two:.0f}, {two / one:.2f} x"
+    return table
+
+
+def two_adapters(options, clips):
+    """Adapters of two methods on one backbone, and the peak memory of the first alone
+    and of both mixed, in MiB."""
     labels = [str(label) for label in range(options.classes)]
+    peaks = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in "ab":
-            model, head, _ = whole_model("bottleneck", options)
-            save_adapter(f"{folder}/{name}", model, head, {"labels": labels})
+        for method in ("bottleneck", "lora"):
+            model, head, _ = whole_model(method, options)
+            with torch.no_grad():  # what starts at zero would add nothing
+                for parameter in model.trained_parameters().values():
+                    parameter.add_(torch.randn_like(parameter) * 0.05)
+            save_adapter(f"{folder}/{method}", model, head, {"labels": labels})
         del model, head
         reset_peak_memory(options.device)
-        adapters = load_adapter(f"{folder}/a", "a", device=options.device)
+        path = f"{folder}/bottleneck"
+        adapters = load_adapter(path, "bottleneck", device=options.device)
         adapters.classify_batch(clips)
-        peaks = [peak_memory_mib(options.device)]
+        peaks.append(peak_memory_mib(options.device))
         reset_peak_memory(options.device)
-        adapters.add(f"{folder}/b", "b")
-    names = ["a", "b"] * (len(clips) // 2)
-
-    def mixed():
-        adapters.classify_batch(clips, adapters=names)
-
-    def switching():
-        for name, clip in zip(names, clips, strict=True):
-            adapters.use(name)
-            adapters.classify_batch(clip.unsqueeze(0))
-
-    mixed()
+        adapters.add(f"{folder}/lora", "lora")
+    names = ["bottleneck", "lora"] * (len(clips) // 2)
+    adapters.classify_batch(clips, adapters=names)
     peaks.append(peak_memory_mib(options.device))
-    together, apart = interleaved([mixed, switching], options)
-    table = Table("two adapters", "ms", "", "peak MiB", "of one adapter's")
-    table.title = f"{len(clips)} clips of 1 s, {options.source}, bottleneck"
-    table.add_row("switching for each clip", f"{apart * 1e3:.0f}")
-    table.add_row(
-        "one mixed batch",
-        f"{together * 1e3:.0f}",
-        f"{apart / together:.1f} x faster",
-        f"{peaks[1]:.0f}",
-        f"{peaks[1] / peaks[0]:.2f}",
-    )
-    return table
+    return adapters, peaks
 
 
 def method_steps(options):

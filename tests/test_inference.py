@@ -130,7 +130,7 @@ def test_a_mixed_batch_equals_separate_passes(folders, family):
         lambda *_: passes.append(1)
     )
     together = adapters.classify_batch(wavs, lens, names)
-    assert len(passes) == 1
+    assert len(passes) == 2  # of the long clips and of the short ones
     for name, wav, length, row in zip(names, wavs, lens, together, strict=True):
         adapters.use(name)
         (alone,) = adapters.classify_batch(wav[None, : round(float(length) * 9600)])
@@ -138,6 +138,23 @@ def test_a_mixed_batch_equals_separate_passes(folders, family):
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=0)
     later = adapters.classify_batch(wavs, lens, names)
     assert all(map(torch.equal, later, together))  # switching left nothing behind
+
+
+def test_clips_of_other_lengths_are_not_padded_to_the_longest(folders, monkeypatch):
+    adapters = loaded(folders("whisper", ["keywords", "emotion"]))
+    shapes = []
+    adapters.backbone.register_forward_pre_hook(
+        lambda _, args: shapes.append(tuple(args[0].shape))
+    )
+    wavs = torch.zeros(7, 16000)
+    lens = torch.tensor([0.25, 1.0, 0.5, 0.2, 0.8, 0.9, 0.45])
+    names = ["keywords", "emotion"] * 3 + ["keywords"]
+    adapters.classify_batch(wavs, lens, names)
+    assert shapes == [(3, 16000), (2, 8000), (2, 4000)]
+    shapes.clear()
+    monkeypatch.setattr("petl_modules.inference.CPU_SECONDS", 2)
+    adapters.classify_batch(wavs, None, names)
+    assert shapes == [(2, 16000)] * 3 + [(1, 16000)]
 
 
 def test_other_methods_get_passes_of_their_own(folders):
