@@ -283,8 +283,8 @@ def librispeech(root):
             recordings.say(f"{home}/{key}.flac", texts[i % 2])
             lines.append(f"{key} {texts[i % 2]}")
         if part == "train-clean-100":
-            recordings.say(f"{home}/10-1000-0018.flac", "BEE ZULU")
-            lines.append("10-1000-0018 BEE ZULU")
+            recordings.say(f"{home}/10-1000-0018.flac", "ZULU")
+            lines.append("10-1000-0018 ZULU")
         recordings.write_lines(f"{home}/{speaker}-{speaker}00.trans.txt", lines)
     home = "train-clean-100/10/1000"
     recordings.write_empty(f"{home}/10-1000-0017.flac")

@@ -45,8 +45,8 @@ class Recipe:
 
 def spelling(folder, labels, clips, left_out, *arguments, metric, leaves):
     """The row of a recipe that spells, learnt by heart."""
-    by_heart = ("--number_of_epochs=24", "--batch_size=2", "--lr=0.05")
-    arguments = (*by_heart, "--head_dropout=0", *arguments)
+    by_heart = ("--method=conv_adapter", "--number_of_epochs=24", "--batch_size=2")
+    arguments = (*by_heart, "--lr=0.02", "--head_dropout=0", *arguments)
     return Recipe(folder, labels, clips, left_out, arguments, metric, leaves, 0.5)
 
 
@@ -122,8 +122,8 @@ RECIPES = (
 # every backbone with another method
 METHODS = {
     "ast": "conformer",
-    "wav2vec2": "bottleneck",
-    "xlsr": "lora",
+    "wav2vec2": "lora",
+    "xlsr": "bottleneck",
     "hubert": "prefix",
     "wavlm": "dense_moa",
     "whisper": "prompt",
