@@ -47,7 +47,7 @@ def spelling(folder, labels, clips, left_out, *arguments, metric, leaves):
     """The row of a recipe that spells, learnt by heart."""
     by_heart = ("--method=conv_adapter", "--number_of_epochs=24", "--batch_size=2")
     arguments = (*by_heart, "--lr=0.02", "--head_dropout=0", *arguments)
-    return Recipe(folder, labels, clips, left_out, arguments, metric, leaves, 0.5)
+    return Recipe(folder, labels, clips, left_out, arguments, metric, leaves, 0.0)
 
 
 RECIPES = (
@@ -80,7 +80,7 @@ RECIPES = (
     ),
     spelling(
         "LibriSpeech/ASR",
-        ["<blank>", *"ABELUZ\u2581"],
+        ["<blank>", *"ABE\u2581"],
         (17, 2, 2),
         2,
         metric="word_error_rate",
@@ -108,7 +108,7 @@ RECIPES = (
             "<blank>",
             *("<B-city>", "<B-food>", "<E-city>", "<E-food>"),
             *("<intent=Eat>", "<intent=Go>"),
-            *"ABCDEN\u2581",
+            *"ABCDN\u2581",
         ],
         (16, 2, 2),
         2,
