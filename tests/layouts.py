@@ -270,8 +270,8 @@ def vctk(root):
 
 
 def librispeech(root):
-    """Three sets of two utterances, and in training one with a word that the lexicon
-    lacks; the lexicon has stress marks."""
+    """Three sets of two utterances, and in training one that is too short for its
+    word, which the lexicon lacks; the lexicon has stress marks."""
     recordings, texts = Recordings(root), ("ABBA", "BEE ABBA")
     recordings.write_lines(
         "librispeech-lexicon.txt",
@@ -285,8 +285,8 @@ def librispeech(root):
             recordings.say(f"{home}/{key}.flac", texts[i % 2])
             lines.append(f"{key} {texts[i % 2]}")
         if part == "train-clean-100":
-            recordings.say(f"{home}/10-1000-0018.flac", "ABE")
-            lines.append("10-1000-0018 ABE")
+            recordings.write(f"{home}/10-1000-0018.flac", seconds=0.05)
+            lines.append("10-1000-0018 BABE")
         recordings.write_lines(f"{home}/{speaker}-{speaker}00.trans.txt", lines)
     home = "train-clean-100/10/1000"
     recordings.write_empty(f"{home}/10-1000-0017.flac")
