@@ -70,7 +70,7 @@ RECIPES = (
     ),
     Recipe(
         "LibriSpeech/ASR",
-        ["<blank>", *"ABELUZ\u2581"],
+        ["<blank>", *"ABE\u2581"],
         (17, 2, 2),
         2,
         metric="word_error_rate",
@@ -98,7 +98,7 @@ RECIPES = (
             "<blank>",
             *("<B-city>", "<B-food>", "<E-city>", "<E-food>"),
             *("<intent=Eat>", "<intent=Go>"),
-            *"ABCDEN\u2581",
+            *"ABCDN\u2581",
         ],
         (16, 2, 2),
         2,
@@ -110,8 +110,8 @@ RECIPES = (
 # every backbone with another method
 METHODS = {
     "ast": "conformer",
-    "wav2vec2": "bottleneck",
-    "xlsr": "lora",
+    "wav2vec2": "lora",
+    "xlsr": "bottleneck",
     "hubert": "prefix",
     "wavlm": "dense_moa",
     "whisper": "prompt",
