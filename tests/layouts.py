@@ -44,7 +44,7 @@ class Recordings:
         rate, channels = options.pop("rate"), options.pop("channels")
         time = np.arange(rate // 5) / rate
         letters = "".join(c for c in text.lower() if c.isalpha() or c == " ")
-        pitches = [0 if c == " " else 300 * 2 ** (ord(c) % 8 / 2.3) for c in letters]
+        pitches = [0 if c == " " else 400 * (1 + ord(c) % 8) for c in letters]
         loud = 0.3 * (time < 0.14)
         sound = np.concatenate([loud * np.sin(2 * np.pi * p * time) for p in pitches])
         sound += 0.01 * np.random.default_rng(0).standard_normal(len(sound))
