@@ -55,8 +55,9 @@ class PetlBrain(sb.Brain):
 
     def compute_objectives(self, predictions, batch, stage):
         """The task's loss; keeps predictions when evaluating."""
-        loss = self.task.loss(predictions, batch)
-        if stage != sb.Stage.TRAIN:
+        training = stage == sb.Stage.TRAIN
+        loss = self.task.loss(predictions, batch, training)
+        if not training:
             self.refuse_nan(loss, batch)  # the very last step may have broken it
             self.task.collect(predictions, batch)
         return loss

@@ -13,11 +13,13 @@ import numpy as np
 import soundfile
 from conftest import tone
 
+# five: a text that every other recording speaks comes in all of them
 FORMATS = (
     {"rate": 16000},
     {"rate": 44100, "channels": 2},
     {"rate": 22050, "subtype": "PCM_24"},
     {"rate": 8000},
+    {"rate": 48000},
 )
 
 

@@ -56,12 +56,12 @@ class Classification:
         """What the backbone reads beside sound: nothing."""
         return {}
 
-    def loss(self, logits, batch):
-        """Cross-entropy; `logits` is `(batch, classes)`."""
+    def loss(self, logits, batch, training=False):
+        """Cross-entropy, smoothed in training; `logits` is `(batch, classes)`."""
         return F.cross_entropy(
             logits.float(),
             batch.label_index.to(logits.device),
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.label_smoothing if training else 0.0,
         )
 
     def start(self, final=False):

@@ -65,8 +65,9 @@ class CTC(SequenceTask):
         """What the backbone reads beside sound: nothing."""
         return {}
 
-    def loss(self, predictions, batch):
+    def loss(self, predictions, batch, training=False):
         """CTC loss per symbol; predictions are those of `CTCHead`."""
+        del training
         logits, counts = predictions
         symbols, lengths = self._targets(batch)
         with torch.autocast(logits.device.type, enabled=False):

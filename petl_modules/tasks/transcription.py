@@ -84,15 +84,15 @@ class Transcription(SequenceTask):
         """What the backbone reads beside sound: every token but the last."""
         return {"text": batch.numbers.data[:, :-1]}
 
-    def loss(self, written, batch):
-        """Cross-entropy per token; `written` is the backbone's."""
+    def loss(self, written, batch, training=False):
+        """Cross-entropy per token, smoothed in training; `written` is the backbone's."""
         targets = batch.numbers.data
         lengths = (batch.numbers.lengths * targets.shape[1]).round().long()
         mask = valid(lengths - 1, targets.shape[1] - 1)
         return F.cross_entropy(
             written.logits[mask].float(),
             targets[:, 1:][mask],
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.label_smoothing if training else 0.0,
         )
 
     def collect(self, written, batch):
