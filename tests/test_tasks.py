@@ -47,12 +47,13 @@ def test_start_forgets(task):
     assert task.metrics()["accuracy"] == 1
 
 
-def test_loss_is_smoothed_cross_entropy():
+def test_only_the_loss_of_training_is_smoothed():
     logits = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float16)
     batch = SimpleNamespace(label_index=torch.tensor([0]))
     logs = [x - math.log(math.exp(2) + 2) for x in (2, 0, 0)]
-    assert Classification(LABELS).loss(logits, batch).item() == pytest.approx(-logs[0])
-    smooth = Classification(LABELS, 0.3).loss(logits, batch)
+    task = Classification(LABELS, 0.3)
+    assert task.loss(logits, batch).item() == pytest.approx(-logs[0])
+    smooth = task.loss(logits, batch, training=True)
     assert smooth.item() == pytest.approx(-(0.7 * logs[0] + 0.1 * sum(logs)))
 
 

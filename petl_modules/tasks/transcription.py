@@ -85,7 +85,8 @@ class Transcription(SequenceTask):
         return {"text": batch.numbers.data[:, :-1]}
 
     def loss(self, written, batch, training=False):
-        """Cross-entropy per token, smoothed in training; `written` is the backbone's."""
+        """Cross-entropy per token, smoothed in training; `written` is what the
+        backbone gives."""
         targets = batch.numbers.data
         lengths = (batch.numbers.lengths * targets.shape[1]).round().long()
         mask = valid(lengths - 1, targets.shape[1] - 1)
