@@ -33,12 +33,20 @@ def own_or_error(record):
 
 @contextmanager
 def refusing():
-    """End the program with one sentence, no traceback, for a user's mistake."""
+    """End the program with one sentence, no traceback, for a user's mistake, and
+    quietly where what it prints is read no further, as by `head`."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, not when Python ends
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # what Python flushes at its end must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,4 +1,6 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and checks that raise it."""
+
+import torch
 
 
 class UserError(ValueError):
@@ -24,3 +26,17 @@ def one_of(name, value, choices):
     if value not in choices:
         raise UserError(f"{name}={value} is unknown: choose {' or '.join(choices)}.")
     return value
+
+
+def known_device(name):
+    """`name`, if torch has such a device here; None is torch's own choice.
+
+    Raises
+    ------
+    UserError
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"There is no device={name} here.") from None
+    return name

@@ -32,7 +32,7 @@ from petl_modules.console import quiet, refusing
 from petl_modules.data import digest, make_manifests, write_json, write_text
 from petl_modules.datasets import batching, make_datasets
 from petl_modules.describe import counts, table
-from petl_modules.errors import Damaged, UserError, one_of
+from petl_modules.errors import Damaged, UserError, known_device, one_of
 from petl_modules.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.methods import method_table
 
@@ -324,7 +324,8 @@ def report(result, folder):
     for split, metrics in result["metrics"].items():
         text = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
         logger.info("%-6s%s", split, text)
-    logger.info("Results and adapter file: %s", folder)
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    logger.info("%s: %s", folder, ", ".join(files))
 
 
 def summarise(config, results):
@@ -384,11 +385,7 @@ def run_name(config, prefix):
 
 def refuse_device(config):
     """Raise a UserError for a device, precision or backend that is not here."""
-    device = config["device"]
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"There is no device={device} here.") from None
+    device = known_device(config["device"])
     on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
     choices = ("fp32", "bf16") if on_cpu else ("fp32", "bf16", "fp16")
     for key in ("precision", "eval_precision"):

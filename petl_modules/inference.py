@@ -11,7 +11,7 @@ from tqdm import tqdm
 from petl_modules.adapter_file import load_its_backbone, read_adapter
 from petl_modules.backbones.base import sample_counts, valid
 from petl_modules.data import read_clip
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, known_device
 from petl_modules.heads import CTCHead, OwnHead, VoiceHead
 from petl_modules.mixed import MixedModel, can_mix
 from petl_modules.tasks.ctc import CTC, heard
@@ -41,7 +41,8 @@ def load_adapter(folder, name=None, source=None, device="cpu"):
     Raises
     ------
     UserError
-        For an adapter that is damaged, or of another backbone.
+        For an adapter that is damaged, or of another backbone, or a device that is not
+        here.
 
     Example
     -------
@@ -53,6 +54,7 @@ def load_adapter(folder, name=None, source=None, device="cpu"):
     >>> adapters.classify_file("yes.wav")["label"]  # doctest: +SKIP
     'happy'
     """
+    device = known_device(device)
     adapters = Adapters(load_its_backbone(folder, source), device)
     adapters.add(folder, name)
     return adapters

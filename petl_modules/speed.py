@@ -24,6 +24,8 @@ from petl_modules.adapted import AdaptedModel
 from petl_modules.adapter_file import save_adapter
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.attention import attention_with_prefix
+from petl_modules.console import refusing
+from petl_modules.errors import known_device
 from petl_modules.heads import ClassificationHead
 from petl_modules.inference import load_adapter
 from petl_modules.measure import (
@@ -364,8 +366,11 @@ def parse(argv):
     parser.add_argument("--rank", type=int, default=6)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=10)
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    known_device(options.device)
+    return options
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

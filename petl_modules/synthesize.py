@@ -17,7 +17,7 @@ from petl_modules.adapter_file import SETTINGS, read_adapter, read_settings
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.fastspeech2 import CONFIG
 from petl_modules.console import quiet, refusing
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, known_device
 from petl_modules.heads import voice_head
 from petl_modules.text import symbols_of
 from petl_modules.vocoder import load_vocoder
@@ -62,7 +62,7 @@ class Synthesizer:
     """
 
     def __init__(self, adapter, source=None, vocoder=None, device="cpu"):
-        self.device = torch.device(device)
+        self.device = torch.device(known_device(device))
         if is_base(adapter):
             source = adapter
         elif source is None:

@@ -13,11 +13,13 @@ import numpy as np
 import soundfile
 from conftest import tone
 
+# five: a text that every other recording speaks comes in all of them
 FORMATS = (
     {"rate": 16000},
     {"rate": 44100, "channels": 2},
     {"rate": 22050, "subtype": "PCM_24"},
     {"rate": 8000},
+    {"rate": 48000},
 )
 
 
@@ -38,13 +40,15 @@ class Recordings:
             soundfile.write(path, np.stack([audio] * channels, 1), rate)
 
     def say(self, name, text):
-        """A fifth of a second for each letter: a tone of its own, or silence."""
+        """A fifth of a second for each letter: a tone that ends in silence, or silence
+        alone for a space."""
         options = {"channels": 1, **next(self.formats)}
         rate, channels = options.pop("rate"), options.pop("channels")
         time = np.arange(rate // 5) / rate
         letters = "".join(c for c in text.lower() if c.isalpha() or c == " ")
-        pitches = [0 if c == " " else 300 * 2 ** (ord(c) % 8 / 2.3) for c in letters]
-        sound = np.concatenate([0.3 * np.sin(2 * np.pi * p * time) for p in pitches])
+        pitches = [0 if c == " " else 400 * (1 + ord(c) % 8) for c in letters]
+        loud = 0.3 * (time < 0.14)
+        sound = np.concatenate([loud * np.sin(2 * np.pi * p * time) for p in pitches])
         sound += 0.01 * np.random.default_rng(0).standard_normal(len(sound))
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,8 +272,8 @@ def vctk(root):
 
 
 def librispeech(root):
-    """Three sets of two utterances, and in training one with a word that the lexicon
-    lacks; the lexicon has stress marks."""
+    """Three sets of two utterances, and in training one that is too short for its
+    word, which the lexicon lacks; the lexicon has stress marks."""
     recordings, texts = Recordings(root), ("ABBA", "BEE ABBA")
     recordings.write_lines(
         "librispeech-lexicon.txt",
@@ -283,8 +287,8 @@ def librispeech(root):
             recordings.say(f"{home}/{key}.flac", texts[i % 2])
             lines.append(f"{key} {texts[i % 2]}")
         if part == "train-clean-100":
-            recordings.say(f"{home}/10-1000-0018.flac", "BEE ZULU")
-            lines.append("10-1000-0018 BEE ZULU")
+            recordings.write(f"{home}/10-1000-0018.flac", seconds=0.05)
+            lines.append("10-1000-0018 BABE")
         recordings.write_lines(f"{home}/{speaker}-{speaker}00.trans.txt", lines)
     home = "train-clean-100/10/1000"
     recordings.write_empty(f"{home}/10-1000-0017.flac")
@@ -315,7 +319,7 @@ def snips(root):
     training split that others were chosen over."""
     recordings, lines = Recordings(root), []
     commands = (
-        ("BE & A !", "O food food O", "Eat"),
+        ("A B & A !", "O food food food O", "Eat"),
         ("CAB DA", "city O", "Go"),
     )
     voices = {"train": ("Ivy", "Aditi"), "valid": ("Amy",), "test": ("Emma",)}
@@ -324,7 +328,7 @@ def snips(root):
         for voice, i in itertools.product(names, range(counts[part])):
             words, tags, intent = commands[i % 2]
             key = f"{voice}-snips-{part}-{i}"
-            recordings.say(f"{part}/{key}.wav", words.replace("&", "AND"))
+            recordings.say(f"{part}/{key}.wav", words.replace("&", "AND").strip(" !"))
             lines.append(f"{key} BOS {words} EOS\tO {tags} {intent}")
     recordings.write_lines("all.iob.snips.txt", lines)
     recordings.write_empty("train/Ivy-snips-train-17.wav")

@@ -102,6 +102,17 @@ def test_a_mistake_is_told_before_anything_runs(tmp_path, change, words):
     assert words in str(refused.value) and "grid.yaml" in str(refused.value)
 
 
+def test_a_list_that_is_read_no_further_ends_quietly(tmp_path):
+    many = {"recipes": [{"recipe": "ESC50", "data_folder": "x"}], "methods": ["linear"]}
+    file = write(tmp_path / "grid.yaml", **many)
+    command = [sys.executable, "-m", "petl_modules.benchmark", "list", str(file)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        process.stdout.close()  # as by head
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_no_yaml_and_no_code(tmp_path):
     file = tmp_path / "grid.yaml"
     with pytest.raises(UserError, match="There is no file"):

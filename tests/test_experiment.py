@@ -38,6 +38,8 @@ def test_a_run_says_what_trains_and_how_it_ended(finished_run):
     done, _, _ = finished_run
     assert "What trains with method=conformer" in done.stdout
     assert "test  loss" in done.stderr and "accuracy" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "confusion_matrix.png" in last and "adapter.safetensors" in last
     assert "Traceback" not in done.stderr
 
 

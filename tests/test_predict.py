@@ -9,7 +9,9 @@ import sys
 import pytest
 from conftest import run, tone
 
+from petl_modules.errors import UserError
 from petl_modules.inference import load_adapter
+from petl_modules.predict import main as predict_main
 from petl_modules.predict import recordings
 
 
@@ -71,6 +73,8 @@ def test_the_command_line_answers_around_broken_files(adapter, class_folders, tm
 
 
 def test_what_cannot_be_answered_at_all_is_said(adapter, tmp_path):
+    with pytest.raises(UserError, match="There is no device=nonsense here"):
+        predict_main([str(adapter), "a.wav", "--device=nonsense"])
     done = predict(tmp_path, "a.wav")
     assert done.returncode == 2 and "no adapter at" in done.stderr
     (answer,) = load_adapter(adapter).answer_files(["gone.wav"])

@@ -1,14 +1,13 @@
 """Whisper with its decoder: equal to transformers' own before training, and what every
 method must keep to in a decoder."""
 
-import importlib
 import json
 from types import SimpleNamespace
 
 import layouts
 import pytest
 import torch
-from conftest import ROOT, run, tone
+from conftest import run, run_here, tone
 from peft import PeftModel
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -24,7 +23,6 @@ from petl_modules.adapted import AdaptedModel
 from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
 from petl_modules.errors import UserError
-from petl_modules.experiment import run_recipe
 from petl_modules.heads import OwnHead
 from petl_modules.inference import load_adapter
 from petl_modules.merge import merge
@@ -412,7 +410,7 @@ def arguments(tree, writer, output):
 
 def test_the_recipe_learns_to_write_and_its_adapter_writes(tree, writer, tmp_path):
     # little but the frozen head can be learnt by a random model: full, not an adapter
-    knobs = "--method=full", "--lr=0.004", "--number_of_epochs=90"
+    knobs = "--method=full", "--lr=0.004", "--number_of_epochs=16", "--batch_size=1"
     done = run(RECIPE, *arguments(tree, writer, tmp_path), *knobs)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "full" / "run_seed0"
@@ -429,22 +427,8 @@ def test_the_recipe_learns_to_write_and_its_adapter_writes(tree, writer, tmp_pat
     assert adapter.transcribe_file(clips[1]) == answers[1]["text"]
 
 
-@pytest.fixture
-def run_here(monkeypatch, tree, tmp_path):
-    """Runs the recipe in this process."""
-    folder = ROOT / "recipes" / RECIPE
-    monkeypatch.syspath_prepend(folder)
-    prepare = importlib.import_module("librispeech_prepare").prepare_sentences
-
-    def run_here(source, *knobs):
-        argv = [folder / "hparams/adapter.yaml", *arguments(tree, source, tmp_path)]
-        run_recipe(prepare, [*map(str, argv), *knobs])
-
-    return run_here
-
-
-def test_no_epochs_evaluate_the_model_as_loaded(run_here, writer, tmp_path, capsys):
-    run_here(writer, "--number_of_epochs=0")
+def test_no_epochs_evaluate_the_model_as_loaded(tree, writer, tmp_path, capsys):
+    run_here(RECIPE, *arguments(tree, writer, tmp_path), "--number_of_epochs=0")
     folder = tmp_path / "lora" / "run_seed0"
     result = json.loads((folder / "results.json").read_text())
     assert result["epochs"] == 0 and result["metrics"]["test"]["word_error_rate"] >= 0
@@ -516,7 +500,7 @@ def test_too_long_a_clip_is_named(writer, tmp_path):
     assert "long.wav is 2.1 s long, more than the 2 s" in answer["error"]
 
 
-def test_the_recipe_refuses_what_is_no_whisper(run_here, checkpoints, capsys):
+def test_the_recipe_refuses_what_is_no_whisper(tree, checkpoints, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        run_here(checkpoints["wav2vec2"])
+        run_here(RECIPE, *arguments(tree, checkpoints["wav2vec2"], tmp_path))
     assert "give a Whisper checkpoint as source" in capsys.readouterr().err
