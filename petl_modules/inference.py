@@ -288,7 +288,7 @@ class Adapters:
 
     def _passes(self, rows, counts):
         """Clips parted into passes of about one length, for padding costs what sound
-        does; on a CPU into short passes, for large activations leave its caches."""
+        does; on a CPU into short passes, for fresh memory is slow to get there."""
         if self.backbone.has_head:  # it pads every clip to one length
             yield rows
             return
