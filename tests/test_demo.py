@@ -117,4 +117,6 @@ def test_in_a_browser(page, tmp_path):
     page.wait_for_timeout(1500)
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(picture).to_be_visible()
-    expect(message).to_have_value("")
+    # a busy machine stops late
+    cut = r"The clip has [\d.]+ s: the first 2\.0 s are used\."
+    expect(message).to_have_value(re.compile(f"^({cut})?$"))

@@ -343,13 +343,14 @@ def task(writer):
     return task
 
 
-def batch_of(task, *texts):
-    """A batch with these texts, padded."""
+def batch_of(task, *texts, wavs=None, lens=None):
+    """A batch with these texts, padded, and clips."""
     rows = [task.backbone.numbers(text) for text in texts]
     numbers = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(row) / numbers.shape[1] for row in rows])
     ids = [str(i) for i in range(len(rows))]
-    return SimpleNamespace(id=ids, numbers=PaddedData(numbers, lengths))
+    sig = PaddedData(wavs, lens)
+    return SimpleNamespace(id=ids, numbers=PaddedData(numbers, lengths), sig=sig)
 
 
 def test_words_are_compared_as_whispers_evaluation_does(task, tmp_path):
@@ -367,13 +368,13 @@ def test_words_are_compared_as_whispers_evaluation_does(task, tmp_path):
 def test_loss_counts_no_padding(task):
     wavs, lens, _ = batch(LENGTHS[:2])
     texts = "a longer text", "short"
-    both = batch_of(task, *texts)
+    both = batch_of(task, *texts, wavs=wavs, lens=lens)
     with torch.no_grad():
-        loss = task.loss(task.backbone(wavs, lens, **task.inputs(both)), both)
+        loss = task.loss(task.backbone(**task.inputs(both)), both)
         total, count = 0.0, 0
         for row, text in enumerate(texts):
-            one = batch_of(task, text)
-            alone = task.backbone(wavs[row : row + 1], **task.inputs(one))
+            one = batch_of(task, text, wavs=wavs[row : row + 1])
+            alone = task.backbone(**task.inputs(one))
             steps = one.numbers.data.shape[1] - 1
             total, count = total + steps * task.loss(alone, one), count + steps
     torch.testing.assert_close(loss, total / count)
