@@ -15,6 +15,7 @@ from petl_modules.errors import UserError, known_device
 from petl_modules.heads import CTCHead, OwnHead, VoiceHead
 from petl_modules.mixed import MixedModel, can_mix
 from petl_modules.tasks.ctc import CTC, heard
+from petl_modules.turns import Turns
 from petl_modules.units import joined
 
 ALIKE = 0.75  # least length of a clip in a pass, relative to the longest
@@ -63,9 +64,8 @@ def load_adapter(folder, name=None, source=None, device="cpu"):
 class Adapters:
     """Trained adapters on one frozen backbone, for clips of any length and rate.
 
-    An adapter costs its own tensors only. Switching exchanges the few tensors of the
-    backbone that an adapter trained, and whose functions act in it: nothing is
-    copied or computed, and answers are bit-equal to those of a fresh load.
+    An adapter costs its own tensors only, and switching nothing
+    (`petl_modules.turns.Turns`): answers are bit-equal to those of a fresh load.
 
     Arguments
     ---------
@@ -85,7 +85,7 @@ class Adapters:
         self.in_use = None
         self._loaded = {}
         self._mixed = None
-        self._pretrained = {p: p.data for p in backbone.parameters()}
+        self._turns = Turns(self.backbone)
 
     @property
     def names(self):
@@ -124,7 +124,7 @@ class Adapters:
         name = str(folder) if name is None else name
         if name in self._loaded:
             raise UserError(f"There is an adapter {name} already: give another name.")
-        self._serve(None, {})
+        self._turns.give(None, {})
         adapter = read_adapter(folder, self.backbone)
         if isinstance(adapter.head, VoiceHead):
             raise UserError(
@@ -319,7 +319,7 @@ class Adapters:
         layers = any(self._loaded[name].head.weighted_sum for name in names)
         if len(set(names)) == 1:
             adapter = self._loaded[names[0]]
-            self._serve(adapter.model, adapter.tensors)
+            self._turns.give(adapter.model, adapter.tensors)
         else:
             self._serve_mixed(names)
         return self.backbone(wavs, counts / samples, all_layers=layers)
@@ -328,7 +328,7 @@ class Adapters:
         """Let the backbone compute for several adapters that mix."""
         mixing = {name: a for name, a in self._loaded.items() if a.mixes}
         if self._mixed is None:
-            self._serve(None, {})
+            self._turns.give(None, {})
             self._mixed = MixedModel(
                 self.backbone,
                 [adapter.model for adapter in mixing.values()],
@@ -337,14 +337,7 @@ class Adapters:
         places = list(mixing)
         clips = [places.index(name) for name in names]
         self._mixed.clips = torch.tensor(clips, device=self.device)
-        self._serve(self._mixed, self._mixed.tensors)
-
-    def _serve(self, owner, tensors):
-        """Let the backbone compute for `owner`, with its tensors in the place of the
-        pretrained ones."""
-        for parameter, pretrained in self._pretrained.items():
-            parameter.data = tensors.get(parameter, pretrained)
-        self.backbone.serve(owner)
+        self._turns.give(self._mixed, self._mixed.tensors)
 
     def _names(self, adapters, count):
         """The name of every clip's adapter."""

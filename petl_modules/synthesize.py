@@ -6,7 +6,6 @@ written unless everything can be spoken.
 """
 
 import argparse
-import copy
 import logging
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from petl_modules.console import quiet, refusing
 from petl_modules.errors import UserError, known_device
 from petl_modules.heads import voice_head
 from petl_modules.text import symbols_of
+from petl_modules.turns import Turns
 from petl_modules.vocoder import load_vocoder
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 class Synthesizer:
     """A base that is read once, and the adapters of its voices, swapped at run time.
 
-    Each adapter is laid over a copy of the base in memory, so that what a voice says
-    does not hang on who spoke before.
+    The voices take turns on one base in memory (`petl_modules.turns.Turns`): what one
+    says does not hang on who spoke before.
 
     Arguments
     ---------
@@ -67,8 +67,8 @@ class Synthesizer:
             source = adapter
         elif source is None:
             source = speech_settings(adapter)["backbone"]["source"]
-        self.base = load_backbone(str(source))
-        self.base.fingerprint()  # once for all adapters
+        self.base = load_backbone(str(source)).to(self.device)
+        self._turns, self._voices = Turns(self.base), {}
         self.use(adapter)
         self.sample_rate = self.base.sample_rate
         self.vocoder = load_vocoder(vocoder, self.base.features)
@@ -81,16 +81,24 @@ class Synthesizer:
         UserError
             If it is of another base, or no synthesiser.
         """
-        if is_base(adapter):
-            self.model = self.base
-            self.head = voice_head(self.base, list(self.base.config.speakers))
-        else:
-            speech_settings(adapter)
-            found = read_adapter(adapter, backbone=copy.deepcopy(self.base))
-            self.model, self.head = found.model, found.head
+        if adapter not in self._voices:
+            self._turns.give(None, {})
+            self._voices[adapter] = self._load(adapter)
+        model, tensors, self.head = self._voices[adapter]
+        self._turns.give(model, tensors)
         self.adapter, self.speakers = adapter, self.head.settings["speakers"]
-        self.model.to(self.device)
-        self.head.to(self.device)
+
+    def _load(self, adapter):
+        """An adapter's model, its tensors of the base, and its head; no model where the
+        base speaks itself."""
+        if is_base(adapter):
+            head = voice_head(self.base, list(self.base.config.speakers))
+            return None, {}, head.to(self.device)
+        speech_settings(adapter)
+        found = read_adapter(adapter, backbone=self.base)
+        found.model.petl.to(self.device)
+        tensors = found.model.backbone_tensors()
+        return found.model, tensors, found.head.to(self.device)
 
     def speak(self, text, speaker=None, pace=1.0):
         """A text as a waveform `(samples,)`; arguments are those of `spectrogram`."""
@@ -118,7 +126,7 @@ class Synthesizer:
         symbols = torch.tensor([found], device=self.device)
         voice = self.head(torch.tensor([self._place(speaker)], device=self.device))
         count = torch.tensor([len(found)], device=self.device)
-        return self.model(symbols, count, voice, pace=pace).mel[0].cpu()
+        return self.base(symbols, count, voice, pace=pace).mel[0].cpu()
 
     def _place(self, speaker):
         if speaker is None and len(self.speakers) == 1:
