@@ -21,8 +21,8 @@ def can_mix(model):
 class MixedModel:
     """Several adapted models of one backbone, in one pass.
 
-    Wherever one of them has a module or a trained LayerNorm, those of all are stacked
-    and indexed by the clip; a model that has nothing there adds zeros, or has the
+    Wherever one of them has a module or a trained LayerNorm, those of all act together,
+    each on its own clips; a model that has nothing there adds zeros, or has the
     pretrained norm. The backbone itself runs once, whatever the models are.
 
     Arguments

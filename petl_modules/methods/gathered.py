@@ -1,14 +1,15 @@
-"""Modules of several adapters at one place, stacked, so that one batched product takes
-every clip through those of its own adapter."""
+"""Modules of several adapters at one place, side by side: one product takes every clip
+through all of them, and of the narrow values a clip keeps those of its own adapter."""
 
 import torch
+import torch.nn.functional as F
 
 from petl_modules.methods.adapters import Bottleneck
 from petl_modules.methods.lora import LoRA
 
 
 class GatheredBottleneck:
-    """Several `Bottleneck` with one activation; narrow ones are filled up with zeros.
+    """Several `Bottleneck` with one activation.
 
     Arguments
     ---------
@@ -16,21 +17,25 @@ class GatheredBottleneck:
         One an adapter; None adds zeros.
     """
 
+    @torch.no_grad()
     def __init__(self, modules):
-        self.act = next(m.act for m in modules if m is not None)
-        self.down = stacked(modules, lambda m: m.down.weight.T)
-        self.down_bias = stacked(modules, lambda m: m.down.bias.unsqueeze(0))
-        self.up = stacked(modules, lambda m: m.up.weight.T)
+        present = [m for m in modules if m is not None]
+        self.act = present[0].act
+        self.owners = owners(modules, lambda m: m.down.out_features)
+        self.down = torch.cat([m.down.weight for m in present])
+        self.down_bias = torch.cat([m.down.bias for m in present])
+        self.up = torch.cat([m.up.weight for m in present], 1)
         self.up_bias = stacked(modules, lambda m: m.up.bias.unsqueeze(0))
 
     def __call__(self, x, clips):
         """`(batch, time, hidden)` and each clip's adapter `(batch,)` to the same."""
-        narrow = self.act(torch.baddbmm(self.down_bias[clips], x, self.down[clips]))
-        return torch.baddbmm(self.up_bias[clips], narrow, self.up[clips])
+        narrow = self.act(F.linear(x, self.down, self.down_bias))
+        own = self.owners == clips[:, None, None]
+        return F.linear(narrow * own, self.up) + self.up_bias[clips]
 
 
 class GatheredLoRA:
-    """Several `LoRA`; those of low rank are filled up with zeros.
+    """Several `LoRA`.
 
     Arguments
     ---------
@@ -38,27 +43,37 @@ class GatheredLoRA:
         One an adapter; None adds zeros.
     """
 
+    @torch.no_grad()
     def __init__(self, modules):
-        self.a = stacked(modules, lambda m: m.a.weight.T)
-        self.b = stacked(modules, lambda m: m.b.weight.T * m.scale)
+        present = [m for m in modules if m is not None]
+        self.owners = owners(modules, lambda m: m.a.out_features)
+        self.a = torch.cat([m.a.weight for m in present])
+        self.b = torch.cat([m.b.weight * m.scale for m in present], 1)
 
     def __call__(self, x, clips):
         """`(batch, time, in)` and each clip's adapter `(batch,)` to `(batch, time,
         out)`."""
-        return torch.bmm(torch.bmm(x, self.a[clips]), self.b[clips])
+        own = self.owners == clips[:, None, None]
+        return F.linear(F.linear(x, self.a) * own, self.b)
 
 
 GATHERED = {Bottleneck: GatheredBottleneck, LoRA: GatheredLoRA}
 
 
+def owners(modules, width_of):
+    """The adapter of each narrow value, `(sum of widths,)`."""
+    found = []
+    for place, module in enumerate(modules):
+        if module is not None:
+            device = next(module.parameters()).device
+            found.append(torch.full((width_of(module),), place, device=device))
+    return torch.cat(found)
+
+
 @torch.no_grad()
 def stacked(modules, tensor_of):
-    """`(modules, ...)`: a tensor of each, filled up with zeros to the largest."""
+    """`(modules, ...)`: a tensor of each, zeros for None."""
     tensors = [None if m is None else tensor_of(m) for m in modules]
-    present = [tensor for tensor in tensors if tensor is not None]
-    sizes = zip(*(tensor.shape for tensor in present), strict=True)
-    stack = present[0].new_zeros(len(modules), *map(max, sizes))
-    for place, tensor in zip(stack, tensors, strict=True):
-        if tensor is not None:
-            place[tuple(map(slice, tensor.shape))] = tensor
-    return stack
+    present = next(tensor for tensor in tensors if tensor is not None)
+    zeros = torch.zeros_like(present)
+    return torch.stack([zeros if tensor is None else tensor for tensor in tensors])
