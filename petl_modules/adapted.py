@@ -46,7 +46,7 @@ class AdaptedModel(nn.Module):
     ---------
     backbone : petl_modules.backbones.Backbone
         Freshly loaded, or one that served another adapted model: it then serves this
-        one (`petl_modules.inference` lets several take turns).
+        one (`petl_modules.turns` lets several take turns).
     method : Method or list of Method
         From `petl_modules.methods.make_method`; a list is applied in its order.
     besides : list of str

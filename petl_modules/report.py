@@ -102,9 +102,9 @@ class Row:
         """The metric of every run."""
         return [run.result["metrics"][split][metric] for run in self.runs]
 
-    def mean(self, metric):
+    def mean(self, metric, split="test"):
         """The metric's mean, as shown."""
-        return statistics.mean(self.values(metric)) * scale(metric)
+        return statistics.mean(self.values(metric, split)) * scale(metric)
 
     def std(self, metric, split="test"):
         """The metric's standard deviation, as shown; None for one run."""
@@ -264,8 +264,8 @@ def markdown(tasks, missing, root):
 
 def task_table(task):
     """The methods of one task."""
-    heads, rows = columns(task), []
     few_shot = any(row.few_shot is not None for row in task.rows)
+    heads, rows = columns(task, few_shot), []
     told = set()
     for at, row in enumerate(task.rows):
         rows.append(our_cells(task, row, few_shot))
@@ -312,7 +312,6 @@ def write_csv(task, path):
         writer = csv.writer(stream)
         writer.writerow(CSV_COLUMNS)
         for row in task.rows:
-            valid = statistics.mean(row.values(task.metric, "valid"))
             writer.writerow(
                 [
                     task.name,
@@ -325,7 +324,7 @@ def write_csv(task, path):
                     task.metric,
                     row.mean(task.metric),
                     row.std(task.metric),
-                    valid * scale(task.metric),
+                    row.mean(task.metric, "valid"),
                     sum(row.trained.values()),
                     row.stored,
                     round(row.seconds, 2),
@@ -441,9 +440,8 @@ def published(settings, metric):
     ]
 
 
-def columns(task):
+def columns(task, few_shot):
     """The heads of a task's table."""
-    few_shot = any(row.few_shot is not None for row in task.rows)
     return [
         "method",
         *(["few-shot"] if few_shot else []),
@@ -500,8 +498,7 @@ def published_label(entry):
 
 def mean_and_std(row, metric, split="test"):
     """`mean ± standard deviation`, or the only value."""
-    mean = statistics.mean(row.values(metric, split)) * scale(metric)
-    std = row.std(metric, split)
+    mean, std = row.mean(metric, split), row.std(metric, split)
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 

@@ -1,12 +1,11 @@
 """Embeddings of speakers: x-vectors or ECAPA-TDNN, from SpeechBrain's checkpoints."""
 
-from pathlib import Path
-
 import torch
 from tqdm import tqdm
 
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
+from petl_modules.vocoder import from_speechbrain
 
 RATE = 16000  # Hz, of SpeechBrain's speaker models
 
@@ -45,17 +44,5 @@ def mean_embeddings(source, dataset, speakers, head):
 def load_encoder(source):
     """SpeechBrain's speaker model."""
     from speechbrain.inference.speaker import EncoderClassifier
-    from speechbrain.utils.fetching import LocalStrategy
 
-    local = Path(source).is_dir()
-    try:
-        return EncoderClassifier.from_hparams(
-            source=str(source),
-            savedir=str(source) if local else None,
-            local_strategy=LocalStrategy.NO_LINK,
-        ).eval()
-    except Exception as error:  # whatever the folder's yaml and pickles may raise
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"No speaker encoder can be loaded from {source} ({reason})."
-        ) from error
+    return from_speechbrain(EncoderClassifier, source, "speaker encoder").eval()

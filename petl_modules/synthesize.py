@@ -12,12 +12,17 @@ from pathlib import Path
 import torch
 from speechbrain.dataio import audio_io
 
-from petl_modules.adapter_file import SETTINGS, read_adapter, read_settings
+from petl_modules.adapter_file import (
+    SETTINGS,
+    load_its_backbone,
+    read_adapter,
+    read_settings,
+)
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.fastspeech2 import CONFIG
 from petl_modules.console import quiet, refusing
 from petl_modules.errors import UserError, known_device
-from petl_modules.heads import voice_head
+from petl_modules.heads import VoiceHead, voice_head
 from petl_modules.text import symbols_of
 from petl_modules.turns import Turns
 from petl_modules.vocoder import load_vocoder
@@ -64,10 +69,11 @@ class Synthesizer:
     def __init__(self, adapter, source=None, vocoder=None, device="cpu"):
         self.device = torch.device(known_device(device))
         if is_base(adapter):
-            source = adapter
-        elif source is None:
-            source = speech_settings(adapter)["backbone"]["source"]
-        self.base = load_backbone(str(source)).to(self.device)
+            base = load_backbone(str(adapter))
+        else:
+            refuse_mute(adapter)
+            base = load_its_backbone(adapter, source)
+        self.base = base.to(self.device)
         self._turns, self._voices = Turns(self.base), {}
         self.use(adapter)
         self.sample_rate = self.base.sample_rate
@@ -94,7 +100,7 @@ class Synthesizer:
         if is_base(adapter):
             head = voice_head(self.base, list(self.base.config.speakers))
             return None, {}, head.to(self.device)
-        speech_settings(adapter)
+        refuse_mute(adapter)
         found = read_adapter(adapter, backbone=self.base)
         found.model.petl.to(self.device)
         tensors = found.model.backbone_tensors()
@@ -145,12 +151,10 @@ def is_base(folder):
     return (folder / CONFIG).is_file() and not (folder / SETTINGS).is_file()
 
 
-def speech_settings(adapter):
-    """The settings of an adapter that speaks, or a UserError."""
-    settings = read_settings(Path(adapter) / SETTINGS)
-    if settings["head"]["type"] != "VoiceHead":
+def refuse_mute(adapter):
+    """Raise a UserError for an adapter that does not speak."""
+    if read_settings(Path(adapter) / SETTINGS)["head"]["type"] != VoiceHead.__name__:
         raise UserError(f"The adapter {adapter} does not speak: it is no synthesiser.")
-    return settings
 
 
 def main(argv=None):

@@ -77,7 +77,7 @@ class GriffinLimVocoder:
 def load_hifigan(source):
     """SpeechBrain's HiFi-GAN as a function."""
     from speechbrain.inference.vocoders import HIFIGAN
-    from speechbrain.utils.fetching import FetchConfig, LocalStrategy
+    from speechbrain.utils.fetching import FetchConfig
 
     folder = Path(source)
     if folder.is_dir() and not (folder / "hyperparams.yaml").is_file():
@@ -85,16 +85,38 @@ def load_hifigan(source):
             f"The vocoder folder {source} has no hyperparams.yaml: it must be a "
             "HiFi-GAN in SpeechBrain's layout."
         )
+    no_updates = {"fetch_config": FetchConfig(allow_updates=False)}
+    hifigan = from_speechbrain(HIFIGAN, source, "HiFi-GAN", **no_updates)
+    return lambda mel: hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
+
+
+def from_speechbrain(interface, source, what, **options):
+    """A pretrained model of SpeechBrain, from a folder or hub id.
+
+    Arguments
+    ---------
+    interface : type
+        Of `speechbrain.inference`.
+    source : str
+    what : str
+        What the refusal calls it.
+    **options
+        Of `from_hparams`.
+
+    Raises
+    ------
+    UserError
+        If it cannot be loaded.
+    """
+    from speechbrain.utils.fetching import LocalStrategy
+
     try:
-        hifigan = HIFIGAN.from_hparams(
+        return interface.from_hparams(
             source=str(source),
-            savedir=str(source) if folder.is_dir() else None,
+            savedir=str(source) if Path(source).is_dir() else None,
             local_strategy=LocalStrategy.NO_LINK,
-            fetch_config=FetchConfig(allow_updates=False),
+            **options,
         )
     except Exception as error:  # whatever the folder's yaml and pickles may raise
         reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"No HiFi-GAN can be loaded from {source} ({reason})."
-        ) from error
-    return lambda mel: hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
+        raise UserError(f"No {what} can be loaded from {source} ({reason}).") from error

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import FAMILIES
+from tiny import FAMILIES, few_steps
 
 from petl_modules.adapted import AdaptedModel
 from petl_modules.adapter_file import read_adapter, save_adapter
@@ -76,19 +76,13 @@ def trained(model, head, steps=3, lr=0.02, lengths=(9600, 7000, 4000)):
     """A few steps of training; returns which parameters ever got a gradient."""
     wavs, lens = batch(lengths)
     parameters = {**model.trained_parameters(), **dict(head.named_parameters())}
-    optimizer = torch.optim.Adam(parameters.values(), lr=lr)
-    reached = set()
     model.train(), head.train()
-    for _ in range(steps):
+
+    def loss():
         logits = head(model(wavs, lens))
-        loss = torch.nn.functional.cross_entropy(logits, torch.arange(len(lengths)))
-        optimizer.zero_grad()
-        loss.backward()
-        for name, parameter in parameters.items():
-            if parameter.grad is not None and parameter.grad.abs().max() > 0:
-                reached.add(name)
-        optimizer.step()
-    return reached
+        return torch.nn.functional.cross_entropy(logits, torch.arange(len(lengths)))
+
+    return few_steps(parameters, loss, steps, lr)
 
 
 def test_all_methods_are_covered():

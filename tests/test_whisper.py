@@ -11,7 +11,7 @@ from conftest import run, run_here, tone
 from peft import PeftModel
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
-from tiny import tiny_writer
+from tiny import few_steps, tiny_writer
 from transformers import (
     EncoderDecoderCache,
     WhisperFeatureExtractor,
@@ -83,21 +83,15 @@ def batch(lengths=LENGTHS):
 def trained(model, steps=3):
     """A few steps of training; returns which parameters ever got a gradient."""
     wavs, lens, text = batch()
-    parameters = model.trained_parameters()
-    optimizer = torch.optim.Adam(parameters.values(), lr=0.02)
-    reached = set()
     model.train()
-    for _ in range(steps):
+
+    def loss():
         logits = model(wavs, lens, text=text[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(
+        return torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), text[:, 1:].flatten()
         )
-        optimizer.zero_grad()
-        loss.backward()
-        for name, parameter in parameters.items():
-            if parameter.grad is not None and parameter.grad.abs().max() > 0:
-                reached.add(name)
-        optimizer.step()
+
+    reached = few_steps(model.trained_parameters(), loss, steps)
     model.eval()
     return reached
 

@@ -179,3 +179,19 @@ def tiny_speech_base(folder, seed=0, **sizes):
             parameter.add_(torch.randn_like(parameter) * 0.05)
     backbone.save(folder, SPEAKERS, {"table": torch.randn(2, 32)})
     return folder
+
+
+def few_steps(parameters, loss, steps=3, lr=0.02):
+    """Train `{name: parameter}` on `loss()`; returns which ever got a gradient."""
+    optimizer = torch.optim.Adam(parameters.values(), lr=lr)
+    reached = set()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        reached |= {
+            name
+            for name, parameter in parameters.items()
+            if parameter.grad is not None and parameter.grad.abs().max() > 0
+        }
+        optimizer.step()
+    return reached

@@ -96,7 +96,7 @@ class Backbone(nn.Module):
     max_duration = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
     has_head = False  # whether it predicts by itself, as Whisper does with its decoder
-    side_modules = {}  # names of modules that may train beside a method, by a knob
+    side_modules = {}  # what `besides` may name, each with the paths of its modules
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None

@@ -25,7 +25,9 @@ class GatheredBottleneck:
         self.down = torch.cat([m.down.weight for m in present])
         self.down_bias = torch.cat([m.down.bias for m in present])
         self.up = torch.cat([m.up.weight for m in present], 1)
-        self.up_bias = stacked(modules, lambda m: m.up.bias.unsqueeze(0))
+        nothing = torch.zeros_like(present[0].up.bias)
+        biases = [nothing if m is None else m.up.bias for m in modules]
+        self.up_bias = torch.stack(biases).unsqueeze(1)
 
     def __call__(self, x, clips):
         """`(batch, time, hidden)` and each clip's adapter `(batch,)` to the same."""
@@ -68,12 +70,3 @@ def owners(modules, width_of):
             device = next(module.parameters()).device
             found.append(torch.full((width_of(module),), place, device=device))
     return torch.cat(found)
-
-
-@torch.no_grad()
-def stacked(modules, tensor_of):
-    """`(modules, ...)`: a tensor of each, zeros for None."""
-    tensors = [None if m is None else tensor_of(m) for m in modules]
-    present = next(tensor for tensor in tensors if tensor is not None)
-    zeros = torch.zeros_like(present)
-    return torch.stack([zeros if tensor is None else tensor for tensor in tensors])

@@ -36,3 +36,10 @@ class Task:
         """
         del folder, tensorboard
         return []
+
+
+def padded(data):
+    """SpeechBrain's padded data as a tensor `(batch, steps, ...)` and the numbers of
+    valid steps `(batch,)`."""
+    tensor, relative = data
+    return tensor, (relative * tensor.shape[1]).round().long()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from speechbrain.decoders.ctc import ctc_greedy_decode
 
 from petl_modules.errors import UserError
+from petl_modules.tasks.base import padded
 from petl_modules.tasks.sequence import SequenceTask
 from petl_modules.units import BLANK
 
@@ -64,7 +65,7 @@ class CTC(SequenceTask):
     def loss(self, predictions, batch):
         """CTC loss per symbol; predictions are those of `CTCHead`."""
         logits, counts = predictions
-        symbols, lengths = self._targets(batch)
+        symbols, lengths = padded(batch.symbols)
         with torch.autocast(logits.device.type, enabled=False):
             log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
             return F.ctc_loss(
@@ -74,7 +75,7 @@ class CTC(SequenceTask):
     def collect(self, predictions, batch):
         """Keep the hypotheses of a batch."""
         logits, counts = predictions
-        symbols, lengths = self._targets(batch)
+        symbols, lengths = padded(batch.symbols)
         truths = [
             row[:n] for row, n in zip(symbols.tolist(), lengths.tolist(), strict=True)
         ]
@@ -83,11 +84,6 @@ class CTC(SequenceTask):
             heard(logits, counts, self.labels),
             [spelt(truth, self.labels) for truth in truths],
         )
-
-    def _targets(self, batch):
-        symbols, relative = batch.symbols
-        lengths = (relative * symbols.shape[1]).round().long()
-        return symbols, lengths
 
 
 def heard(logits, counts, labels):

@@ -10,6 +10,7 @@ from transformers.models.whisper.english_normalizer import (
 
 from petl_modules.backbones.base import valid
 from petl_modules.errors import UserError
+from petl_modules.tasks.base import padded
 from petl_modules.tasks.sequence import SequenceTask
 
 logger = logging.getLogger(__name__)
@@ -86,8 +87,7 @@ class Transcription(SequenceTask):
 
     def loss(self, written, batch):
         """Cross-entropy per token; `written` is the backbone's."""
-        targets = batch.numbers.data
-        lengths = (batch.numbers.lengths * targets.shape[1]).round().long()
+        targets, lengths = padded(batch.numbers)
         mask = valid(lengths - 1, targets.shape[1] - 1)
         return F.cross_entropy(
             written.logits[mask].float(),
@@ -100,8 +100,7 @@ class Transcription(SequenceTask):
         texts = self.backbone.write(
             written.sound, num_beams=self.num_beams, **self.spoken
         )
-        lengths = batch.numbers.lengths * batch.numbers.data.shape[1]
-        rows = zip(batch.numbers.data, lengths.round().long(), strict=True)
+        rows = zip(*padded(batch.numbers), strict=True)
         truths = self.backbone.spelt([row[:length] for row, length in rows])
         self.stats.append(
             batch.id,

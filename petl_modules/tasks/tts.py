@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from speechbrain.dataio import audio_io
 from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
 
-from petl_modules.backbones.fastspeech2 import MAX_FRAMES, Target, valid
+from petl_modules.backbones.base import valid
+from petl_modules.backbones.fastspeech2 import MAX_FRAMES, Target
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.plots import spectrograms
@@ -16,7 +17,7 @@ from petl_modules.recognise import Recogniser, word_error_rate
 from petl_modules.speaker_encoder import mean_embeddings
 from petl_modules.speech_features import hertz
 from petl_modules.speech_metrics import f0_error, mel_cepstral_distortion
-from petl_modules.tasks.base import Task
+from petl_modules.tasks.base import Task, padded
 from petl_modules.text import symbols_of
 from petl_modules.vocoder import load_vocoder
 
@@ -310,12 +311,6 @@ def over_clips(values, mask):
     """Mean over clips of the means over their valid places; both `(batch, time)`."""
     weights = mask.to(values.dtype)
     return ((values * weights).sum(1) / weights.sum(1)).mean()
-
-
-def padded(data):
-    """SpeechBrain's padded data as a tensor and the number of valid steps."""
-    tensor, relative = data
-    return tensor, (relative * tensor.shape[1]).round().long()
 
 
 def to_numpy(tensor):
