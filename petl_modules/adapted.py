@@ -249,13 +249,15 @@ class AdaptedModel(nn.Module):
     def features(self, wavs, wav_lens, head):
         """What the head reads of each layer, before the last LayerNorm's weights.
 
-        The last LayerNorm's weights and the mean over tokens commute, so that the
-        mean of the standardised tokens is all that a trained norm and head need.
+        The last LayerNorm's weights and means over tokens commute, so that what the
+        head reads of the standardised tokens is all that a trained norm and head need.
 
         Returns
         -------
-        torch.Tensor
-            `(batch, layers, hidden)`.
+        features : torch.Tensor
+            `(batch, steps, layers, hidden)`.
+        counts : torch.Tensor
+            `(batch,)`, valid steps.
         """
         seen = []
         norm = self.points.last_norm
@@ -267,13 +269,14 @@ class AdaptedModel(nn.Module):
         plain = F.layer_norm(seen[-1], norm.normalized_shape, eps=norm.eps)
         last = replace(tokens, hidden=plain)
         layers = (*tokens.layers[:-1], last) if head.weighted_sum else (last,)
-        return torch.stack([head.pool(layer) for layer in layers], 1)
+        read = [head.read(layer) for layer in layers]
+        return torch.stack([steps for steps, _ in read], 2), read[-1][1]
 
-    def head_from_features(self, features, head):
-        """The head's logits from `features`."""
+    def head_from_features(self, features, counts, head):
+        """The head's output from `features`."""
         norm = self.points.last_norm
-        last = features[:, -1:] * norm.weight + norm.bias
-        return head.classify(torch.cat([features[:, :-1], last], 1))
+        last = features[:, :, -1:] * norm.weight + norm.bias
+        return head.predict(torch.cat([features[:, :, :-1], last], 2), counts)
 
     # Helpers
 

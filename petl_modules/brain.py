@@ -6,6 +6,7 @@ import speechbrain as sb
 import torch
 
 from petl_modules.errors import UserError
+from petl_modules.tasks.base import padded
 
 
 class PetlBrain(sb.Brain):
@@ -49,7 +50,7 @@ class PetlBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             torch.manual_seed(self._batch_seed())
         if hasattr(batch, "features"):
-            return self.modules.task(features=batch.features.data)
+            return self.modules.task(features=padded(batch.features))
         return self.modules.task(**self.task.inputs(batch))
 
     def compute_objectives(self, predictions, batch, stage):

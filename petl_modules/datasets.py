@@ -9,7 +9,8 @@ from torch.utils.data import BatchSampler
 
 from petl_modules.data import make_dataset
 from petl_modules.errors import UserError
-from petl_modules.feature_cache import cached_features
+from petl_modules.feature_cache import cached_features, mib_of_features
+from petl_modules.heads import Head
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def make_datasets(built, prepared, task, device):
         sets[split] = fitting(sets[split], built, task, split)
     for dataset in sets.values():
         dataset.set_output_keys(["id", "wav", *task.sound, task.target])
-        if may_cache(built):
+        if may_cache(built, dataset):
             add_cached_features(dataset, built, task, device)
     return sets
 
@@ -120,14 +121,15 @@ def fitting(dataset, built, task, split):
     return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
 
 
-def may_cache(built):
-    """Whether the features of a clip stay the same through training."""
+def may_cache(built, dataset):
+    """Whether the features of a clip stay the same through training, and fit."""
     model, head = built["model"], built["head"]
     augmented = built["spec_augment_freq"] or built["spec_augment_time"]
-    pooled = head.pooling is not None
-    return (
-        built["feature_cache"] and model.frozen_below_head and pooled and not augmented
-    )
+    if not built["feature_cache"] or augmented or not model.frozen_below_head:
+        return False
+    if not isinstance(head, Head):  # what it reads is no features
+        return False
+    return mib_of_features(model, head, dataset) <= built["audio_cache_mib"]
 
 
 def add_cached_features(dataset, built, task, device):

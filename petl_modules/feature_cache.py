@@ -23,7 +23,8 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
         Where they are kept, in one file for one backbone, preprocessing and head.
     model : AdaptedModel
         With `frozen_below_head`.
-    head : ClassificationHead
+    head : Head
+        Of `petl_modules.heads`.
     dataset : DynamicItemDataset
         With wav and sig.
     batch_size : int
@@ -34,7 +35,7 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     Returns
     -------
     dict
-        `{wav: (layers, hidden)}`.
+        `{wav: (steps, layers, hidden)}`.
     """
     path = Path(folder) / f"{key_of(model, head)}.safetensors"
     known = load(path)
@@ -52,9 +53,9 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
             sigs = [clip["sig"] for clip in clips]
             padded = torch.nn.utils.rnn.pad_sequence(sigs, batch_first=True).to(device)
             lens = torch.tensor([len(sig) / padded.shape[1] for sig in sigs])
-            features = model.features(padded, lens.to(device), head).cpu()
-            for clip, feature in zip(clips, features, strict=True):
-                known[names[clip["wav"]]] = feature.clone()
+            features, counts = model.features(padded, lens.to(device), head)
+            for clip, steps, n in zip(clips, features.cpu(), counts, strict=True):
+                known[names[clip["wav"]]] = steps[:n].clone()
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
@@ -65,11 +66,23 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     return {wav: known[name] for wav, name in names.items()}
 
 
+def mib_of_features(model, head, dataset):
+    """Mebibytes that the features of a data set take, or a little more."""
+    backbone, steps = model.backbone, len(dataset)
+    if not head.pooling:
+        seconds = [dataset.data[key]["duration"] for key in dataset.data_ids]
+        samples = (torch.tensor(seconds) * backbone.sample_rate).round().long()
+        steps = int(backbone.steps(samples).sum())
+    layers = backbone.num_layers + 1 if head.weighted_sum else 1
+    return steps * layers * backbone.hidden_size * 4 / 2**20
+
+
 def key_of(model, head):
     """What all features of one file share."""
     facts = {
         "backbone": model.backbone.fingerprint(),
         "preprocessing": model.backbone.preprocessing,
+        "axes": ["steps", "layers", "hidden"],
         "pooling": head.pooling,
         "weighted_sum": head.weighted_sum,
     }

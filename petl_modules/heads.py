@@ -12,6 +12,9 @@ POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
 class Head(nn.Module):
     """What heads share: the learned weights of the layers, the projector, the Linear.
 
+    What a head reads of `Tokens` are its features, `(batch, steps, layers, hidden)`:
+    linear in the tokens, so that they can be computed once for a frozen backbone.
+
     Attributes
     ----------
     settings : dict
@@ -29,6 +32,21 @@ class Head(nn.Module):
         if size:
             self.projector = nn.Linear(hidden_size, size)
         self.linear = nn.Linear(size or hidden_size, classes)
+
+    def forward(self, tokens):
+        """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""
+        layers = tokens.layers if self.weighted_sum else (tokens,)
+        read = [self.read(layer) for layer in layers]
+        return self.predict(torch.stack([steps for steps, _ in read], 2), read[-1][1])
+
+    def combine(self, features):
+        """Features to the Linear's input, `(batch, steps, hidden)`."""
+        if self.weighted_sum:
+            weights = self.layer_weights.softmax(0)
+            features = (features * weights.unsqueeze(-1)).sum(2)
+        else:
+            features = features[:, :, -1]
+        return features if self.projector is None else self.projector(features)
 
 
 class ClassificationHead(Head):
@@ -72,27 +90,17 @@ class ClassificationHead(Head):
         )
         self.pooling = one_of("pooling", pooling, POOLINGS)
 
-    def forward(self, tokens):
-        """`Tokens` (with `layers` for `weighted_sum`) to logits `(batch, classes)`."""
-        layers = tokens.layers if self.weighted_sum else (tokens,)
-        return self.classify(torch.stack([self.pool(layer) for layer in layers], 1))
-
-    def pool(self, tokens):
-        """`Tokens` to `(batch, hidden)`."""
+    def read(self, tokens):
+        """The mean of `Tokens`, as one step `(batch, 1, hidden)`, and that number."""
         start, stop = self._span(tokens)
         mask = tokens.mask[:, start:stop]
-        return masked_mean(tokens.hidden[:, start:stop], mask)
+        mean = masked_mean(tokens.hidden[:, start:stop], mask)
+        return mean.unsqueeze(1), torch.ones(len(mean), dtype=torch.long)
 
-    def classify(self, pooled):
-        """Pooled layers `(batch, layers, hidden)` to logits."""
-        if self.weighted_sum:
-            weights = self.layer_weights.softmax(0).unsqueeze(-1)
-            pooled = (pooled * weights).sum(1)
-        else:
-            pooled = pooled[:, -1]
-        if self.projector is not None:
-            pooled = self.projector(pooled)
-        return self.linear(pooled)
+    def predict(self, features, counts):
+        """Features to logits `(batch, classes)`."""
+        del counts  # always one
+        return self.linear(self.combine(features)).squeeze(1)
 
     def _span(self, tokens):
         special, prompts = tokens.special, tokens.special + tokens.prompts
@@ -130,7 +138,7 @@ class CTCHead(Head):
         Before the classifier.
     """
 
-    pooling = None  # nothing is: features are not cached
+    pooling = None  # every step is read
 
     def __init__(
         self,
@@ -153,15 +161,14 @@ class CTCHead(Head):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens):
-        """`Tokens` to logits `(batch, steps, symbols)` and valid steps `(batch,)`."""
-        hidden, counts = tokens.in_time()
-        if self.weighted_sum:
-            layers = torch.stack([layer.in_time()[0] for layer in tokens.layers], -1)
-            hidden = layers @ self.layer_weights.softmax(0)
-        if self.projector is not None:
-            hidden = self.projector(hidden)
-        return self.linear(self.dropout(hidden)), counts
+    def read(self, tokens):
+        """`Tokens` by time, `(batch, steps, hidden)`, and valid steps `(batch,)`."""
+        return tokens.in_time()
+
+    def predict(self, features, counts):
+        """Features and valid steps `(batch,)` to logits `(batch, steps, symbols)`, and
+        these steps."""
+        return self.linear(self.dropout(self.combine(features))), counts
 
 
 class OwnHead(nn.Module):
@@ -177,7 +184,7 @@ class OwnHead(nn.Module):
         Of the search for the best text; 1 takes the best token of each step.
     """
 
-    pooling, weighted_sum = None, False
+    weighted_sum = False
 
     def __init__(self, language=None, speech_task="transcribe", num_beams=1):
         super().__init__()
@@ -206,7 +213,7 @@ class VoiceHead(nn.Module):
         that are learned.
     """
 
-    pooling, weighted_sum = None, False  # it reads no hidden states
+    weighted_sum = False  # it reads no hidden states
 
     def __init__(self, hidden_size, speakers, embedding_size=None):
         super().__init__()

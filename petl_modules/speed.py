@@ -168,7 +168,7 @@ def probe_table(options):
             if key not in cache:
                 with torch.no_grad():
                     cache[key] = model.features(wavs[batch], None, head)
-            logits = model.head_from_features(cache[key], head)
+            logits = model.head_from_features(*cache[key], head)
             step.learn(F.cross_entropy(logits, labels[batch]))
 
     uncached()

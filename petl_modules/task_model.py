@@ -31,7 +31,7 @@ class TaskModel(nn.Module):
         """The head's output, from waveforms (and what else the backbone reads) or from
         cached `AdaptedModel.features`."""
         if features is not None:
-            return self.model.head_from_features(features, self.head)
+            return self.model.head_from_features(*features, self.head)
         layers = self.head.weighted_sum
         return self.head(self.model(wavs, wav_lens, all_layers=layers, **inputs))
 

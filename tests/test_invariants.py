@@ -1,5 +1,7 @@
 """What must hold for every method on every backbone family."""
 
+from itertools import product
+
 import pytest
 import torch
 from tiny import FAMILIES, few_steps
@@ -8,7 +10,7 @@ from petl_modules.adapted import AdaptedModel
 from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
 from petl_modules.errors import UserError
-from petl_modules.heads import ClassificationHead
+from petl_modules.heads import ClassificationHead, CTCHead
 from petl_modules.methods import make_method, method_table
 
 # Every method, and every option that changes where or how it acts
@@ -165,7 +167,7 @@ def test_padding_does_not_count(checkpoints, family, case, mode):
         assert hidden.shape == alone.hidden[0].shape
         torch.testing.assert_close(hidden, alone.hidden[0], atol=3e-5, rtol=1e-4)
         torch.testing.assert_close(
-            head.pool(together)[row], head.pool(alone)[0], atol=3e-5, rtol=1e-4
+            head.read(together)[0][row], head.read(alone)[0][0], atol=3e-5, rtol=1e-4
         )
 
 
@@ -207,8 +209,8 @@ def test_layers_restrict_the_method(checkpoints, family, case):
 def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, family):
     model, head = build(checkpoints[family], "linear")
     wavs, lens = batch((9600, 5000))
-    for weighted in (False, True):
-        head = ClassificationHead(32, 3, weighted_sum=weighted, num_layers=2)
+    for kind, weighted in product((ClassificationHead, CTCHead), (False, True)):
+        head = kind(32, 3, weighted_sum=weighted, num_layers=2)
         if weighted:
             torch.nn.init.normal_(head.layer_weights)
         trained_norm = model.points.last_norm
@@ -218,7 +220,7 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
         )
         expected = head(model(wavs, lens, all_layers=weighted))
         features = model.features(wavs, lens, head)
-        actual = model.head_from_features(features, head)
+        actual = model.head_from_features(*features, head)
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert model.frozen_below_head
 

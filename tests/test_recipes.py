@@ -201,6 +201,33 @@ def test_a_recipe_that_spells_learns_its_texts(
     assert test[recipe.metric] <= 0.05
 
 
+@pytest.mark.parametrize("mib", [1024, 0])
+@pytest.mark.parametrize("family", ["ast", "hubert", "whisper"])
+def test_a_probe_of_steps_is_the_same_from_cached_features(
+    family, mib, trees, checkpoints, tmp_path
+):
+    (recipe,) = (r for r in RECIPES if r.folder == "LibriSpeech/phonemes")
+    losses = []
+    for cache in (True, False):
+        run_here(
+            recipe.folder,
+            *arguments(recipe, trees, checkpoints[family], tmp_path / str(cache)),
+            "--method=linear",
+            "--number_of_epochs=3",
+            "--lr=0.01",
+            "--batch_size=5",
+            "--head_dropout=0",
+            f"--feature_cache={cache}",
+            f"--audio_cache_mib={mib}",
+        )
+        (path,) = (tmp_path / str(cache)).glob("**/results.json")
+        metrics = json.loads(path.read_text())["metrics"]
+        losses.append([metrics[split]["loss"] for split in ("valid", "test")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert (tmp_path / "True" / "feature_cache").exists() == bool(mib)  # if they fit
+    assert not (tmp_path / "False" / "feature_cache").exists()
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_a_broken_clip_is_named(recipe, trees, checkpoints, tmp_path):
     done = run(
