@@ -268,8 +268,7 @@ class AdaptedModel(nn.Module):
             handle.remove()
         plain = F.layer_norm(seen[-1], norm.normalized_shape, eps=norm.eps)
         last = replace(tokens, hidden=plain)
-        layers = (*tokens.layers[:-1], last) if head.weighted_sum else (last,)
-        read = [head.read(layer) for layer in layers]
+        read = [head.read(layer) for layer in (*head.layers(tokens)[:-1], last)]
         return torch.stack([steps for steps, _ in read], 2), read[-1][1]
 
     def head_from_features(self, features, counts, head):

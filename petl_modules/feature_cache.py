@@ -85,6 +85,7 @@ def key_of(model, head):
         "axes": ["steps", "layers", "hidden"],
         "pooling": head.pooling,
         "weighted_sum": head.weighted_sum,
+        "normalize_layers": head.normalize_layers,
     }
     return digest(facts)[:20]
 

@@ -26,6 +26,7 @@ class Head(nn.Module):
         self.settings = settings
         hidden_size, classes = settings["hidden_size"], settings["num_classes"]
         self.weighted_sum = settings["weighted_sum"]
+        self.normalize_layers = settings["normalize_layers"]
         if self.weighted_sum:
             self.layer_weights = nn.Parameter(torch.zeros(settings["num_layers"] + 1))
         size, self.projector = settings["projector_size"], None
@@ -35,9 +36,21 @@ class Head(nn.Module):
 
     def forward(self, tokens):
         """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""
-        layers = tokens.layers if self.weighted_sum else (tokens,)
-        read = [self.read(layer) for layer in layers]
+        read = [self.read(layer) for layer in self.layers(tokens)]
         return self.predict(torch.stack([steps for steps, _ in read], 2), read[-1][1])
+
+    def layers(self, tokens):
+        """The `Tokens` that are read: the last, or for `weighted_sum` every layer's.
+
+        A Transformer that normalises the input of its blocks leaves their outputs at
+        scales far apart (Whisper, AST, XLS-R), of which a sum hears only the loudest.
+        """
+        if not self.weighted_sum:
+            return (tokens,)
+        if not self.normalize_layers:
+            return tokens.layers
+        *below, last = tokens.layers
+        return (*[layer.standardised() for layer in below], last)
 
     def combine(self, features):
         """Features to the Linear's input, `(batch, steps, hidden)`."""
@@ -67,6 +80,8 @@ class ClassificationHead(Head):
         Transformer layers of the backbone, for `weighted_sum`.
     projector_size : int or None
         Size of a linear projection before the classifier, as in SURE.
+    normalize_layers : bool
+        Standardise every token of the layers below the last before `weighted_sum`.
     """
 
     def __init__(
@@ -77,6 +92,7 @@ class ClassificationHead(Head):
         weighted_sum=False,
         num_layers=None,
         projector_size=None,
+        normalize_layers=False,
     ):
         super().__init__(
             {
@@ -86,6 +102,7 @@ class ClassificationHead(Head):
                 "weighted_sum": weighted_sum,
                 "num_layers": num_layers,
                 "projector_size": projector_size,
+                "normalize_layers": normalize_layers,
             }
         )
         self.pooling = one_of("pooling", pooling, POOLINGS)
@@ -136,6 +153,8 @@ class CTCHead(Head):
         Size of a linear projection before the classifier.
     dropout : float
         Before the classifier.
+    normalize_layers : bool
+        As of `ClassificationHead`.
     """
 
     pooling = None  # every step is read
@@ -148,6 +167,7 @@ class CTCHead(Head):
         num_layers=None,
         projector_size=None,
         dropout=0.0,
+        normalize_layers=False,
     ):
         super().__init__(
             {
@@ -156,6 +176,7 @@ class CTCHead(Head):
                 "weighted_sum": weighted_sum,
                 "num_layers": num_layers,
                 "projector_size": projector_size,
+                "normalize_layers": normalize_layers,
                 "dropout": dropout,
             }
         )

@@ -1,5 +1,6 @@
 """What must hold for every method on every backbone family."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import FAMILIES, few_steps
 from petl_modules.adapted import AdaptedModel
 from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
+from petl_modules.backbones.base import Tokens
 from petl_modules.errors import UserError
 from petl_modules.heads import ClassificationHead, CTCHead
 from petl_modules.methods import make_method, method_table
@@ -209,8 +211,10 @@ def test_layers_restrict_the_method(checkpoints, family, case):
 def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, family):
     model, head = build(checkpoints[family], "linear")
     wavs, lens = batch((9600, 5000))
-    for kind, weighted in product((ClassificationHead, CTCHead), (False, True)):
-        head = kind(32, 3, weighted_sum=weighted, num_layers=2)
+    sums = ({}, {"weighted_sum": True, "num_layers": 2})
+    sums = (*sums, {**sums[1], "normalize_layers": True})
+    for kind, options in product((ClassificationHead, CTCHead), sums):
+        head, weighted = kind(32, 3, **options), bool(options)
         if weighted:
             torch.nn.init.normal_(head.layer_weights)
         trained_norm = model.points.last_norm
@@ -223,6 +227,21 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
         actual = model.head_from_features(*features, head)
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert model.frozen_below_head
+
+
+@pytest.mark.parametrize("kind", [ClassificationHead, CTCHead])
+def test_a_sum_of_normalised_layers_hears_them_alike(kind):
+    torch.manual_seed(0)
+    hidden, mask = torch.randn(3, 2, 5, 32), torch.ones(2, 5, dtype=torch.bool)
+    for normalised in (True, False):
+        options = {"weighted_sum": True, "num_layers": 2}
+        head, outputs = kind(32, 4, **options, normalize_layers=normalised), []
+        for loud in (1.0, 1000.0):
+            layers = [Tokens(layer, mask) for layer in hidden * loud]
+            layers[-1] = Tokens(hidden[-1], mask)  # the model's norm saw to it
+            output = head(replace(layers[-1], layers=tuple(layers)))
+            outputs.append(output if kind is ClassificationHead else output[0])
+        assert torch.allclose(*outputs, atol=1e-4) == normalised
 
 
 def test_methods_compose(checkpoints, family):

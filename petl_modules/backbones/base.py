@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from petl_modules.access_points import AccessPoints, first
@@ -45,6 +46,10 @@ class Tokens:
         layers = self.layers and tuple(layer.rows(index) for layer in self.layers)
         hidden, mask = self.hidden[index], self.mask[index]
         return replace(self, hidden=hidden, mask=mask, layers=layers)
+
+    def standardised(self):
+        """Every token with mean 0 and variance 1."""
+        return replace(self, hidden=F.layer_norm(self.hidden, self.hidden.shape[-1:]))
 
     def in_time(self):
         """The sound's tokens by time, bands averaged: hidden states `(batch, steps,
