@@ -13,7 +13,8 @@ class Head(nn.Module):
     """What heads share: the learned weights of the layers, the projector, the Linear.
 
     What a head reads of `Tokens` are its features, `(batch, steps, layers, hidden)`:
-    linear in the tokens, so that they can be computed once for a frozen backbone.
+    linear in the last layer's tokens, so that they can be computed once for a frozen
+    backbone and still meet a last LayerNorm that trains.
 
     Attributes
     ----------
