@@ -113,7 +113,7 @@ class ClassificationHead(Head):
         start, stop = self._span(tokens)
         mask = tokens.mask[:, start:stop]
         mean = masked_mean(tokens.hidden[:, start:stop], mask)
-        return mean.unsqueeze(1), torch.ones(len(mean), dtype=torch.long)
+        return mean.unsqueeze(1), mean.new_ones(mean.shape[0], dtype=torch.long)
 
     def predict(self, features, counts):
         """Features to logits `(batch, classes)`."""
