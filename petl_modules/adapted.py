@@ -268,8 +268,7 @@ class AdaptedModel(nn.Module):
             handle.remove()
         plain = F.layer_norm(seen[-1], norm.normalized_shape, eps=norm.eps)
         last = replace(tokens, hidden=plain)
-        read = [head.read(layer) for layer in (*head.layers(tokens)[:-1], last)]
-        return torch.stack([steps for steps, _ in read], 2), read[-1][1]
+        return head.features((*head.layers(tokens)[:-1], last))
 
     def head_from_features(self, features, counts, head):
         """The head's output from `features`."""

@@ -37,8 +37,13 @@ class Head(nn.Module):
 
     def forward(self, tokens):
         """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""
-        read = [self.read(layer) for layer in self.layers(tokens)]
-        return self.predict(torch.stack([steps for steps, _ in read], 2), read[-1][1])
+        return self.predict(*self.features(self.layers(tokens)))
+
+    def features(self, layers):
+        """What is read of some layers' `Tokens`, `(batch, steps, layers, hidden)`, and
+        valid steps `(batch,)`."""
+        read = [self.read(layer) for layer in layers]
+        return torch.stack([steps for steps, _ in read], 2), read[-1][1]
 
     def layers(self, tokens):
         """The `Tokens` that are read: the last, or for `weighted_sum` every layer's.
