@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from petl_modules.data import digest, listing
 
 logger = logging.getLogger(__name__)
 
+PART_SECONDS = 60  # of work that a kill can lose
+
 
 def cached_features(folder, model, head, dataset, batch_size, device, progress=True):
     """The features that the head reads of every clip of a data set.
@@ -20,7 +23,8 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     Arguments
     ---------
     folder : str or Path
-        Where they are kept, in one file for one backbone, preprocessing and head.
+        Where they are kept, in one folder for one backbone, preprocessing and head. A
+        killed run goes on with what it had computed.
     model : AdaptedModel
         With `frozen_below_head`.
     head : Head
@@ -37,8 +41,8 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     dict
         `{wav: (steps, layers, hidden)}`.
     """
-    path = Path(folder) / f"{key_of(model, head)}.safetensors"
-    known = load(path)
+    folder = Path(folder) / key_of(model, head)
+    known = load(folder)
     wavs = [dataset.data[i]["wav"] for i in dataset.data_ids]
     names = {wav: clip_key(wav, model.backbone.max_duration) for wav in wavs}
     missing = [i for i, wav in enumerate(wavs) if names[wav] not in known]
@@ -47,6 +51,7 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     missing.sort(key=lambda i: dataset.data[dataset.data_ids[i]]["duration"])
     batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
     bar = tqdm(batches, desc="features", leave=False, disable=not progress)
+    part, began = {}, time.monotonic()
     with torch.no_grad():
         for batch in bar:
             clips = [dataset[i] for i in batch]
@@ -55,12 +60,11 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
             lens = torch.tensor([len(sig) / padded.shape[1] for sig in sigs])
             features, counts = model.features(padded, lens.to(device), head)
             for clip, steps, n in zip(clips, features.cpu(), counts, strict=True):
-                known[names[clip["wav"]]] = steps[:n].clone()
-    if missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
-        save_file(known, partial)
-        partial.replace(path)
+                part[names[clip["wav"]]] = steps[:n].clone()
+            if batch is batches[-1] or time.monotonic() - began > PART_SECONDS:
+                save(folder, part)
+                known |= part
+                part, began = {}, time.monotonic()
     cached = len(wavs) - len(missing)
     logger.info("Features: %d computed, %d from the cache.", len(missing), cached)
     return {wav: known[name] for wav, name in names.items()}
@@ -95,9 +99,21 @@ def clip_key(wav, max_duration):
     return digest([listing([wav]), max_duration])[:32]
 
 
-def load(path):
-    """The tensors of a cache file; none if it is not there or damaged."""
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        return {}
+def save(folder, part):
+    """Write some clips' tensors beside those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{digest(sorted(part))[:20]}.safetensors"
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
+    save_file(part, partial)
+    partial.replace(path)
+
+
+def load(folder):
+    """The tensors of a cache folder, but for damaged files."""
+    known = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            known |= load_file(path)
+        except SafetensorError:
+            logger.warning("%s is damaged; its features are computed again.", path)
+    return known
