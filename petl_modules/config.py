@@ -76,6 +76,7 @@ NOT_NEGATIVE = (
     "weight_decay",
     "spec_augment_freq",
     "spec_augment_time",
+    "mixup",
     "head_start_epochs",
     "max_grad_norm",
     "audio_cache_mib",
@@ -184,7 +185,8 @@ def load_config(path, arguments=()):
 
 
 def refuse_unread(config, extra):
-    """Raise a UserError for a key of a yaml that nothing reads, such as a misspelt one.
+    """Raise a UserError for a key of a yaml that nothing reads, such as a misspelt one,
+    and for an option that a recipe has no use for, such as mixup where text is spelt.
 
     Arguments
     ---------
@@ -192,7 +194,12 @@ def refuse_unread(config, extra):
     extra : iterable of str
         What the recipe itself reads, beside the keys that all recipes share.
     """
-    known, text = {*read(SHARED), *extra}, config.text()
+    shared, text = read(SHARED), config.text()
+    objects = Config(SHARED, shared).text()
+    for key in sorted(config.given):
+        if f"<{key}>" in objects and f"<{key}>" not in text:
+            raise UserError(f"{config.path} has no use for --{key}.")
+    known = {*shared, *extra}
     for key, value in config.tree.items():
         if not tagged(value) and f"<{key}>" not in text:
             refuse_misspelt(key, known, config.path)

@@ -7,6 +7,7 @@ import torch
 from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
 from torch.utils.data import BatchSampler
 
+from petl_modules.augmentation import OFF
 from petl_modules.data import make_dataset
 from petl_modules.errors import UserError
 from petl_modules.feature_cache import cached_features, mib_of_features
@@ -100,8 +101,10 @@ def fitting(dataset, built, task, split):
     """The clips that are not too long, and long enough for their text."""
     longest = built["max_duration"] or float("inf")
     backbone, left_out = built["model"].backbone, []
+    fastest = backbone.fastest if split == "train" else 1.0
     for key, entry in dataset.data.items():
-        samples = torch.tensor(round(entry["duration"] * backbone.sample_rate))
+        seconds = entry["duration"] / fastest
+        samples = torch.tensor(round(seconds * backbone.sample_rate))
         fits = task.fits(entry, int(backbone.steps(samples)))
         if entry["duration"] > longest or not fits:
             left_out.append(key)
@@ -124,7 +127,7 @@ def fitting(dataset, built, task, split):
 def may_cache(built, dataset):
     """Whether the features of a clip stay the same through training, and fit."""
     model, head = built["model"], built["head"]
-    augmented = built["spec_augment_freq"] or built["spec_augment_time"]
+    augmented = any(built[knob] != off for knob, off in OFF.items())
     if not built["feature_cache"] or augmented or not model.frozen_below_head:
         return False
     if not isinstance(head, Head):  # what it reads is no features

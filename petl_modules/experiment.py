@@ -25,6 +25,7 @@ from speechbrain.utils.train_logger import (
 )
 
 from petl_modules.adapter_file import save_adapter
+from petl_modules.augmentation import OFF
 from petl_modules.brain import PetlBrain
 from petl_modules.checkpointer import WholeCheckpointer
 from petl_modules.config import load_config, refuse_unread
@@ -216,14 +217,13 @@ def give_head_start(config, prepared, folder, model, head):
     knobs = {key: None for entry in method_table().values() for key in entry["knobs"]}
     probe = config.replace(
         **knobs,
+        **OFF,
         method="linear",
         # a probe has no prompts to read
         pooling="all" if config["pooling"] == "prompts" else config["pooling"],
         lr=config["head_start_lr"],
         number_of_epochs=config["head_start_epochs"],
         patience=None,
-        spec_augment_freq=0,
-        spec_augment_time=0,
         noprogressbar=True,
         wandb=None,
     ).build()

@@ -229,6 +229,7 @@ def test_cached_features_give_the_same_metrics(checkpoints, esc50_folder, tmp_pa
         ("--method=full", "--precision=bf16", "--weighted_sum=True"),
         ("--method=lora", "--few_shot=2", "--warmup=0.5", "--patience=1"),
         ("--method=soft_moa", "--pooling=cls", "--projector_size=8"),
+        ("--speeds=[0.9, 1.1]", "--mixup=0.3", "--time_shift", "--head_start_epochs=1"),
     ],
 )
 def test_knobs_of_training_run(checkpoints, class_folders, tmp_path, knobs):

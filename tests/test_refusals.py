@@ -66,6 +66,13 @@ def test_before_anything_is_read(refused, arguments, words):
     assert words in refused("ESC50", *arguments)
 
 
+@pytest.mark.parametrize("knob", ["--mixup=0.5", "--label_smoothing=0.1"])
+def test_what_another_task_trains_with(knob):
+    done = run("LibriSpeech/phonemes", "--data_folder=nowhere", knob)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.endswith(f"has no use for {knob.partition('=')[0]}.\n")
+
+
 def test_weights_and_biases_needs_its_package(refused, monkeypatch):
     assert "choose online or offline" in refused("ESC50", "--wandb=True")
     monkeypatch.setattr("petl_modules.experiment.find_spec", lambda name: None)
@@ -83,6 +90,7 @@ def test_wrong_settings_of_good_data(refused, esc50_folder, tmp_path):
         (["--position=before"], "placement=sequential"),
         (["--pooling=prompts"], "pooling=prompts"),
         (["--pooling=max"], "pooling=max"),
+        (["--speeds=[3]"], "list of numbers from 0.5 to 2.0"),
         (["--source=nobody/nothing"], "No checkpoint"),
         ([f"--source={tmp_path}"], "config.json"),
         (["--method=lora", "--targets=[query]"], "matches no projection"),

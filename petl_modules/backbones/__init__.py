@@ -86,6 +86,7 @@ def load_backbone(
     spec_freq=0,
     spec_time=0,
     decoder=False,
+    speeds=None,
 ):
     """A backbone from a hub or a folder in transformers' layout.
 
@@ -106,6 +107,9 @@ def load_backbone(
         Backbones that read the waveform have no spectrogram to mask.
     decoder : bool
         Load Whisper's decoder too: a backbone that writes text.
+    speeds : list of float or None
+        Speeds at which training hears clips, 1.0 as they are: each batch at one of
+        them (T. Ko et al., Interspeech 2015).
 
     Returns
     -------
@@ -156,6 +160,8 @@ def load_backbone(
         waveform = WavLMBackbone if kind == "wavlm" else WaveformBackbone
         backbone = waveform(model, source, preprocessing)
     backbone.max_duration = max_duration
+    if speeds is not None:
+        backbone.perturb_speed(speeds)
     return backbone
 
 

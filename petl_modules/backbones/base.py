@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchaudio.transforms import SpeedPerturbation
 
 from petl_modules.access_points import AccessPoints, first
+from petl_modules.errors import UserError
 
 SILENT_SECONDS = 1.0
+SLOWEST, FASTEST = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Backbone(nn.Module):
     stretched = False  # whether its position table is longer than the checkpoint's
     has_head = False  # whether it predicts by itself, as Whisper does with its decoder
     side_modules = {}  # what `besides` may name, each with the paths of its modules
+    fastest = 1.0  # speed at which training may hear a clip
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -113,6 +117,7 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.spec_augment = spec_augment
         self.augment = False
+        self.speed = None
         self.hidden_size = model.config.hidden_size
         self.points = AccessPoints(self.encoder, family, self.hidden_size)
         self.parts = {"encoder": self.points}
@@ -175,6 +180,8 @@ class Backbone(nn.Module):
             After the last LayerNorm.
         """
         counts, padded = sample_counts(wavs, wav_lens), wav_lens is not None
+        if self.augment and self.speed is not None:
+            wavs, counts = self.at_another_speed(wavs, counts)
         if padded:
             wavs = wavs[:, : int(counts.max())]
         tokens = self.embed(wavs, counts)
@@ -207,6 +214,35 @@ class Backbone(nn.Module):
     def idle_parameters(self):
         """Parameters that the forward pass does not train even when all others do."""
         return []
+
+    def perturb_speed(self, speeds):
+        """Hear each batch of training at one of some speeds, 1.0 as it is.
+
+        Raises
+        ------
+        UserError
+            If they are not a list of numbers from 0.5 to 2.
+        """
+        several = isinstance(speeds, list) and len(speeds) > 0
+        if not several or not all(
+            isinstance(s, int | float) and SLOWEST <= s <= FASTEST for s in speeds
+        ):
+            raise UserError(
+                f"speeds={speeds} must be a list of numbers from {SLOWEST} to "
+                f"{FASTEST}, such as [0.9, 1.0, 1.1]."
+            )
+        self.speed = SpeedPerturbation(self.sample_rate, speeds)
+        self.fastest = float(max(speeds))
+
+    def at_another_speed(self, wavs, counts):
+        """Waveforms and lengths in samples at a random speed; what then finds no place
+        in the position table is cut."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            wavs, counts = self.speed(wavs.float(), counts)
+        longest = min(wavs.shape[1], self.capacity() or wavs.shape[1])
+        wavs, counts = wavs[:, :longest], counts.clamp(max=longest)
+        # the resampler's filter rings on into the padding
+        return wavs.where(valid(counts, longest), 0.0), counts
 
     def augmented(self, features):
         """`features`, with SpecAugment in training."""

@@ -25,6 +25,9 @@ class Task:
         """What the model is called with, by name."""
         return {"wavs": batch.sig.data, "wav_lens": batch.sig.lengths}
 
+    def augment(self, batch):
+        """Change a batch of sound, in place, before it trains."""
+
     def loggers(self, folder, tensorboard):
         """More of SpeechBrain's train loggers, called after every epoch.
 

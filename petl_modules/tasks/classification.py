@@ -2,13 +2,16 @@
 
 import csv
 
+import torch
 import torch.nn.functional as F
 from matplotlib import pyplot
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from speechbrain.dataio.batch import PaddedData
 
+from petl_modules.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
 from petl_modules.plots import confusion_matrix
-from petl_modules.tasks.base import Task
+from petl_modules.tasks.base import Task, padded
 
 PREDICTIONS = "predictions.csv"
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
@@ -25,16 +28,29 @@ class Classification(Task):
     metric : str
         What the best epoch has most of: accuracy, macro_f1, weighted_f1 or
         unweighted_recall.
+    time_shift : bool
+        Whether clips in training are rolled around by a random time.
+    mixup : float
+        Parameter of the Beta distribution by which clips in training, and their labels,
+        are mixed with one another; 0 for none.
     """
 
     name = "classification"
     target = "label_index"
     cuts = True  # a clip's label holds for its beginning too
 
-    def __init__(self, labels, label_smoothing=0.0, metric="accuracy"):
+    def __init__(
+        self,
+        labels,
+        label_smoothing=0.0,
+        metric="accuracy",
+        time_shift=False,
+        mixup=0.0,
+    ):
         self.labels = list(labels)
         self.label_smoothing = label_smoothing
         self.metric = one_of("metric", metric, METRICS)
+        self.time_shift, self.mixup = time_shift, mixup
 
     def add_targets(self, dataset):
         """Give a data set the item that `loss` reads.
@@ -52,6 +68,21 @@ class Classification(Task):
                     f"classes: {', '.join(self.labels)}."
                 )
         dataset.add_dynamic_item(index.get, takes="label", provides=self.target)
+
+    def augment(self, batch):
+        """Roll the clips of a batch around, and mix them and their labels."""
+        if not (self.time_shift or self.mixup):
+            return
+        wavs, counts = padded(batch.sig)
+        if self.time_shift:
+            wavs = rolled(wavs, counts)
+        if self.mixup:
+            wavs, counts, shares, partners = mixed(wavs, counts, self.mixup)
+            labels = F.one_hot(batch.label_index, len(self.labels)).to(wavs)
+            batch.label_index = torch.lerp(
+                labels[partners], labels, shares.unsqueeze(1)
+            )
+        batch.sig = PaddedData(wavs, counts / wavs.shape[1])
 
     def loss(self, logits, batch):
         """Cross-entropy; `logits` is `(batch, classes)`."""

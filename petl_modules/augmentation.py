@@ -1,0 +1,59 @@
+"""What training does to waveforms whose labels hold for the whole clip."""
+
+import torch
+
+# The knobs that make a clip another one in every epoch, and their values for none
+OFF = {
+    "spec_augment_freq": 0,
+    "spec_augment_time": 0,
+    "speeds": None,
+    "time_shift": False,
+    "mixup": 0.0,
+}
+
+
+def rolled(wavs, counts):
+    """Clips whose end comes before their beginning, cut at random places.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        `(batch, samples)`, zero-padded on the right.
+    counts : torch.Tensor
+        `(batch,)`, valid samples.
+    """
+    places = torch.arange(wavs.shape[1], device=wavs.device)
+    counts = counts.to(wavs.device).unsqueeze(1)
+    begin = (torch.rand(len(wavs), 1).to(wavs.device) * counts).long()
+    source = torch.where(places < counts, (places + begin) % counts, places)
+    return wavs.gather(1, source)
+
+
+def mixed(wavs, counts, alpha):
+    """Every clip mixed with another of the batch (mixup, arXiv 1710.09412).
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        `(batch, samples)`, zero-padded on the right.
+    counts : torch.Tensor
+        `(batch,)`, valid samples.
+    alpha : float
+        Of the Beta distribution of the shares.
+
+    Returns
+    -------
+    wavs : torch.Tensor
+    counts : torch.Tensor
+        Of the longer of the two clips.
+    shares : torch.Tensor
+        `(batch,)`, how much of a mixture is the clip itself.
+    partners : torch.Tensor
+        `(batch,)`, places of the other clips in the batch.
+    """
+    beta = torch.distributions.Beta(alpha, alpha)
+    shares = beta.sample((len(wavs),)).to(wavs.device)
+    partners = torch.randperm(len(wavs)).to(wavs.device)
+    wavs = torch.lerp(wavs[partners], wavs, shares.unsqueeze(1))
+    counts = counts.to(wavs.device)
+    return wavs, counts.maximum(counts[partners]), shares, partners
