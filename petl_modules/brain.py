@@ -4,6 +4,8 @@ import time
 
 import speechbrain as sb
 import torch
+from safetensors.torch import load_file
+from speechbrain.utils.checkpoints import average_checkpoints
 
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
@@ -170,8 +172,20 @@ class PetlBrain(sb.Brain):
                 valid_stats=self.metrics,
             )
         self.checkpointer.save_and_keep_only(
-            meta={"error": error, "epoch": epoch}, min_keys=["error"]
+            meta={"error": error, "epoch": epoch},
+            min_keys=["error"],
+            num_to_keep=self.hparams.average,
         )
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Take up the best epoch, or the mean of the best ones' weights."""
+        super().on_evaluate_start(max_key, min_key)
+        best = self.checkpointer.find_checkpoints(
+            min_key=min_key, max_num_checkpoints=self.hparams.average
+        )
+        if len(best) > 1:
+            mean = average_checkpoints(best, "task_model", tensors_of)
+            self.task_model.load_state(mean)
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
         """Only between optimizer steps: accumulated gradients are not saved."""
@@ -182,6 +196,11 @@ class PetlBrain(sb.Brain):
         rank = getattr(self, "rank", 0) or 0
         place = self.counter.current * 1_000_003 + self.step
         return (self.hparams.seed * 7_919 + place) * 1_009 + rank
+
+
+def tensors_of(path, map_location):
+    """What a TaskModel saved; SpeechBrain's name for the device."""
+    return load_file(path, str(map_location))
 
 
 class SharedBatches:

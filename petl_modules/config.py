@@ -53,6 +53,7 @@ NULLABLE = {
 NAMES = {int: "a whole number", float: "a number", bool: "True or False"}
 # What numbers may be, so that a run does not end in a library's complaint
 POSITIVE = (
+    "average",
     "lr",
     "batch_size",
     "num_beams",

@@ -68,8 +68,11 @@ class TaskModel(nn.Module):
     @mark_as_loader
     def _load(self, path, end_of_epoch):
         del end_of_epoch
-        saved = load_file(path)
-        check_same_tensors(self.state(), saved, f"the checkpoint {path}")
+        self.load_state(load_file(path), f"the checkpoint {path}")
+
+    def load_state(self, saved, where="the model"):
+        """Put back what `state` gave; `where` it is from, for a complaint."""
+        check_same_tensors(self.state(), saved, where)
         with torch.no_grad():
             for name, tensor in self.state().items():
                 tensor.copy_(saved[name])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from datetime import timedelta
@@ -51,6 +52,26 @@ def test_killed_after_the_last_epoch(arguments, tmp_path):
         assert results[0][key] == results[1][key]
     assert results[0]["epochs"] == 3 >= results[0]["best_epoch"]
     assert all(tensors[0][n].equal(tensors[1][n]) for n in tensors[0])
+
+
+def test_the_weights_of_the_best_epochs_are_averaged(arguments, tmp_path):
+    folder = tmp_path / "bottleneck" / "run_seed0"
+    (folder / "predictions.csv").mkdir(parents=True)  # keeps the checkpoints there
+    arguments = (*arguments, "--average=2", f"--output_folder={tmp_path}")
+    assert run("AudioFolder", *arguments).returncode == 1
+    checkpoints = {
+        float(re.search("error: (.*)", (path / "CKPT.yaml").read_text())[1]): path
+        for path in (folder / "checkpoints").glob("CKPT*")
+    }
+    best = sorted(checkpoints)[:2]
+    states = [load_file(checkpoints[error] / "task_model.ckpt") for error in best]
+    shutil.rmtree(folder / "predictions.csv")
+    assert run("AudioFolder", *arguments).returncode == 0
+    adapter = load_file(folder / "adapter.safetensors")
+    assert adapter and adapter.keys() <= states[0].keys()
+    for name, tensor in adapter.items():
+        torch.testing.assert_close(tensor, (states[0][name] + states[1][name]) / 2)
+    assert any(not adapter[name].equal(states[0][name]) for name in adapter)
 
 
 def test_prompts_can_be_pooled_after_a_head_start(arguments, tmp_path):
