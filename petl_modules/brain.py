@@ -38,6 +38,7 @@ class PetlBrain(sb.Brain):
         self.task, self.counter, self.loggers = task, counter, loggers
         self.task_model = task_model
         self.scheduler = None
+        self.train_loss = None  # of the last epoch
         self.seconds = Stopwatch()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("task_model", task_model)
@@ -109,10 +110,24 @@ class PetlBrain(sb.Brain):
         )
         return loader_kwargs
 
-    def fit(self, epoch_counter, train_set, *args, **kwargs):
-        """As SpeechBrain's, given a data loader for training."""
-        self.num_batches = len(train_set)
-        super().fit(epoch_counter, train_set, *args, **kwargs)
+    def fit(
+        self,
+        epoch_counter,
+        train_set,
+        valid_set,
+        valid_loader_kwargs,
+        judge_start=False,
+    ):
+        """As SpeechBrain's, given a data loader for training.
+
+        With `judge_start` the model as it starts counts as epoch 0, and is what comes
+        out if no epoch is better.
+        """
+        self.num_batches, self.judge_start = len(train_set), judge_start
+        self.valid_loader = self.make_dataloader(
+            valid_set, sb.Stage.VALID, ckpt_prefix=None, **valid_loader_kwargs
+        )
+        super().fit(epoch_counter, train_set, self.valid_loader)
 
     def fit_batch(self, batch):
         """One batch; the last group of an epoch steps even if it is short."""
@@ -149,6 +164,8 @@ class PetlBrain(sb.Brain):
         """Take up the last checkpoint, then start the clock."""
         super().on_fit_start()
         self.seconds.taken_up = True
+        if self.judge_start and not self.checkpointer.list_checkpoints():
+            self._fit_valid(self.valid_loader, epoch=0, enable=False)
 
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
@@ -165,10 +182,11 @@ class PetlBrain(sb.Brain):
         error = self.task.error(self.metrics, stage_loss)
         self.counter.update_metric(error)
         lr = self.optimizer.param_groups[0]["lr"]
+        trained = None if self.train_loss is None else {"loss": self.train_loss}
         for logger in self.loggers:
             logger.log_stats(
                 {"epoch": epoch, "lr": lr},
-                train_stats={"loss": self.train_loss},
+                train_stats=trained,
                 valid_stats=self.metrics,
             )
         self.checkpointer.save_and_keep_only(

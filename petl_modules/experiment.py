@@ -144,11 +144,11 @@ def run_one(prepare, config, folder, show_table):
         write_text(folder / HPARAMS, config.text())
         if show_table:
             Console().print(table(model, head, config["method"]))
-    seconds = 0.0
-    if config["head_start_epochs"] and not model.frozen_below_head:
-        start = folder / "head_start"
-        seconds = give_head_start(config, prepared, start, model, head)
-    brain, sets = trained(built, prepared, folder)
+    seconds, head_start = 0.0, folder / "head_start"
+    started = bool(config["head_start_epochs"]) and not model.frozen_below_head
+    if started:
+        seconds = give_head_start(config, prepared, head_start, model, head)
+    brain, sets = trained(built, prepared, folder, judge_start=started)
     epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
     for split in ("valid", "test") if built["test"] else ("valid",):
@@ -194,7 +194,7 @@ def manifests(prepare, config, folder):
     return make_manifests(folder, splits, labels, shots, seed, settings["skip_broken"])
 
 
-def trained(built, prepared, folder):
+def trained(built, prepared, folder, judge_start=False):
     """Train, or go on with it; returns the Brain and the data sets."""
     brain = make_brain(built, prepared, folder)
     reset_peak_memory(brain.device)
@@ -202,7 +202,7 @@ def trained(built, prepared, folder):
     loader = batching(built, sets["train"], brain.task, shuffle=True)
     train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)
     loader = batching(built, sets["valid"], brain.task)
-    brain.fit(brain.counter, train, sets["valid"], valid_loader_kwargs=loader)
+    brain.fit(brain.counter, train, sets["valid"], loader, judge_start)
     return brain, sets
 
 
@@ -212,7 +212,8 @@ def give_head_start(config, prepared, folder, model, head):
     A head that knows nothing sends noise into the first steps of everything below
     it, which on little data costs the features that were good (Kumar et al., arXiv
     2202.10054). With cached features the probe costs next to nothing; the seconds
-    that it took are returned.
+    that it took are returned. It counts as epoch 0 of what follows, so that no method
+    ends with a model that was worse on the validation set than the probe.
     """
     knobs = {key: None for entry in method_table().values() for key in entry["knobs"]}
     probe = config.replace(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -275,7 +276,7 @@ def test_two_processes_learn_what_one_learns(checkpoints, class_folders, tmp_pat
         log = (folder / "train_log.txt").read_text().splitlines()
         results.append(json.loads((folder / "results.json").read_text()))
         tensors.append(load_file(folder / "adapter.safetensors"))
-        assert len(log) == results[-1]["epochs"] == 2
+        assert len(log) - 1 == results[-1]["epochs"] == 2  # and the head start
     for split in ("valid", "test"):
         one, two = (result["metrics"][split] for result in results)
         assert one == pytest.approx(two, abs=1e-4)
@@ -301,3 +302,27 @@ def test_a_head_start_gives_the_probes_head(checkpoints, class_folders, tmp_path
     assert "Head start: a linear probe with valid accuracy" in done.stderr
     # with no learning to speak of, what is better is the probe's
     assert accuracy["40"] < 0.8 * accuracy["0"]
+
+
+def test_no_method_ends_below_its_head_start(checkpoints, class_folders, tmp_path):
+    done = run(
+        "AudioFolder",
+        f"--data_folder={class_folders}",
+        f"--source={checkpoints['ast']}",
+        f"--output_folder={tmp_path}",
+        "--method=bottleneck",
+        "--head_start_epochs=40",
+        "--head_start_lr=0.01",
+        "--lr=10",  # breaks what was learnt
+        "--number_of_epochs=2",
+        "--batch_size=8",
+        "--max_duration=1.0",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "bottleneck" / "run_seed0"
+    results = json.loads((folder / "results.json").read_text())
+    reached = re.search(r"probe with valid accuracy (0\.\d+|1\.0+)", done.stderr)[1]
+    losses = re.findall("valid loss: (.*?),", (folder / "train_log.txt").read_text())
+    assert (results["best_epoch"], results["epochs"], len(losses)) == (0, 2, 3)
+    assert results["metrics"]["valid"]["accuracy"] == pytest.approx(float(reached))
+    assert float(losses[0]) < min(map(float, losses[1:]))
