@@ -144,11 +144,12 @@ def run_one(prepare, config, folder, show_table):
         write_text(folder / HPARAMS, config.text())
         if show_table:
             Console().print(table(model, head, config["method"]))
-    seconds, head_start = 0.0, folder / "head_start"
-    started = bool(config["head_start_epochs"]) and not model.frozen_below_head
-    if started:
-        seconds = give_head_start(config, prepared, head_start, model, head)
-    brain, sets = trained(built, prepared, folder, judge_start=started)
+    seconds, judge_start = 0.0, False
+    if config["head_start_epochs"] and not model.frozen_below_head:
+        start = folder / "head_start"
+        seconds = give_head_start(config, prepared, start, model, head)
+        judge_start = config["head_start_counts"]
+    brain, sets = trained(built, prepared, folder, judge_start)
     epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
     for split in ("valid", "test") if built["test"] else ("valid",):
@@ -212,8 +213,8 @@ def give_head_start(config, prepared, folder, model, head):
     A head that knows nothing sends noise into the first steps of everything below
     it, which on little data costs the features that were good (Kumar et al., arXiv
     2202.10054). With cached features the probe costs next to nothing; the seconds
-    that it took are returned. It counts as epoch 0 of what follows, so that no method
-    ends with a model that was worse on the validation set than the probe.
+    that it took are returned. With `head_start_counts` it is epoch 0 of what follows:
+    no model comes out that was worse on the validation set than the probe.
     """
     knobs = {key: None for entry in method_table().values() for key in entry["knobs"]}
     probe = config.replace(
