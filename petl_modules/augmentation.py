@@ -23,7 +23,7 @@ def rolled(wavs, counts):
         `(batch,)`, valid samples.
     """
     places = torch.arange(wavs.shape[1], device=wavs.device)
-    counts = counts.to(wavs.device).unsqueeze(1)
+    counts = counts.unsqueeze(1)
     begin = (torch.rand(len(wavs), 1).to(wavs.device) * counts).long()
     source = torch.where(places < counts, (places + begin) % counts, places)
     return wavs.gather(1, source)
@@ -34,10 +34,8 @@ def mixed(wavs, counts, alpha):
 
     Arguments
     ---------
-    wavs : torch.Tensor
-        `(batch, samples)`, zero-padded on the right.
-    counts : torch.Tensor
-        `(batch,)`, valid samples.
+    wavs, counts
+        As of `rolled`.
     alpha : float
         Of the Beta distribution of the shares.
 
@@ -55,5 +53,4 @@ def mixed(wavs, counts, alpha):
     shares = beta.sample((len(wavs),)).to(wavs.device)
     partners = torch.randperm(len(wavs)).to(wavs.device)
     wavs = torch.lerp(wavs[partners], wavs, shares.unsqueeze(1))
-    counts = counts.to(wavs.device)
     return wavs, counts.maximum(counts[partners]), shares, partners

@@ -50,13 +50,12 @@ class PetlBrain(sb.Brain):
     def compute_forward(self, batch, stage):
         """The head's output of a batch."""
         batch = batch.to(self.device)
-        cached = hasattr(batch, "features")
         if stage == sb.Stage.TRAIN:
             torch.manual_seed(self._batch_seed())
-            if not cached:
-                self.task.augment(batch)
-        if cached:
+        if hasattr(batch, "features"):
             return self.modules.task(features=padded(batch.features))
+        if stage == sb.Stage.TRAIN:
+            self.task.augment(batch)
         return self.modules.task(**self.task.inputs(batch))
 
     def compute_objectives(self, predictions, batch, stage):

@@ -196,7 +196,7 @@ def refuse_unread(config, extra):
         What the recipe itself reads, beside the keys that all recipes share.
     """
     shared, text = read(SHARED), config.text()
-    objects = Config(SHARED, shared).text()
+    objects = SHARED.read_text(encoding="utf-8")
     for key in sorted(config.given):
         if f"<{key}>" in objects and f"<{key}>" not in text:
             raise UserError(f"{config.path} has no use for --{key}.")
