@@ -83,7 +83,9 @@ def labelled_sound(kind, rng, sample_rate=SAMPLE_RATE):
     return level(clip, peak=10 ** rng.uniform(-1.3, -0.05))
 
 
-def random_sound(rng, seconds, sample_rate=SAMPLE_RATE, return_sources=False):
+def random_sound(
+    rng, seconds, sample_rate=SAMPLE_RATE, return_sources=False, events=None
+):
     """A random scene: textures and events, one or layered, once or repeated, through
     a random room and microphone.
 
@@ -94,13 +96,16 @@ def random_sound(rng, seconds, sample_rate=SAMPLE_RATE, return_sources=False):
     sample_rate : int
         Hz.
     return_sources : bool
-        Also give the names of what sounds (of `TEXTURES` and `EVENTS`).
+        Also give the names of what sounds (of `TEXTURES` and `events`).
+    events : dict
+        Names and functions of (rng, samples, rate) that give one sound, or `EVENTS`.
 
     Returns
     -------
     numpy.ndarray
         float32 `(samples,)`, within -1 and 1; with `return_sources`, a pair.
     """
+    events = events or EVENTS
     samples = round(seconds * sample_rate)
     layers = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
     scene = np.zeros(samples, np.float32)
@@ -112,8 +117,8 @@ def random_sound(rng, seconds, sample_rate=SAMPLE_RATE, return_sources=False):
             if rng.random() < 0.4:
                 layer = layer * swell(rng, samples)
         else:
-            name = str(rng.choice(list(EVENTS)))
-            layer = repeated(rng, EVENTS[name], samples, sample_rate)
+            name = str(rng.choice(list(events)))
+            layer = repeated(rng, events[name], samples, sample_rate)
         scene += unit(layer) * 10 ** (rng.uniform(-15, 0) / 20 if sources else 0)
         sources.append(name)
     if rng.random() < 0.4:

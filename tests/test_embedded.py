@@ -66,7 +66,7 @@ def command(teacher, tmp_path, monkeypatch):
     settings = (
         f"--teacher={teacher} --speech {speech} --speech_share=0.5 --clips=16 "
         "--teacher_layers 1 2 --hidden_size=16 --layers=2 --heads=2 --mel_bins=32 "
-        "--max_length=64 --epochs=2 --batch_size=4 --output"
+        "--max_length=128 --epochs=2 --batch_size=4 --output"
     )
     return settings.split()
 
@@ -78,7 +78,7 @@ def weights(folder):
 def test_pretraining_runs_and_resumes(command, tmp_path, monkeypatch):
     pretrain.main([*command, str(tmp_path / "whole")])
     preprocessor = ASTFeatureExtractor.from_pretrained(tmp_path / "whole")
-    assert preprocessor.std > 0 and preprocessor.max_length == 64
+    assert preprocessor.std > 0 and preprocessor.max_length == 128
 
     broken = tmp_path / "broken"
     save, saved = pretrain.replace, []
@@ -107,6 +107,39 @@ def test_refusals(command, tmp_path):
         )
     with pytest.raises(UserError, match="layers 1 to 2"):
         pretrain.main([*command, str(tmp_path / "new"), "--teacher_layers", "3"])
+    with pytest.raises(UserError, match="multiples of 32"):
+        pretrain.main([*command, str(tmp_path / "new"), "--mel_bins=40"])
+
+
+def test_voices_are_speech_at_other_speeds(tmp_path):
+    """A scene's cries come from the recordings: each lasts as long as a stretch of
+    the sine does, whose pitch alone is another."""
+    sine = np.sin(2 * np.pi * 500 * np.arange(32000) / 16000)
+    soundfile.write(tmp_path / "a.wav", 0.5 * sine, 16000)
+    rng = np.random.default_rng(0)
+    pitches = []
+    for _ in range(30):
+        sound = pretrain.voice([tmp_path / "a.wav"], rng, 40000, 16000)
+        assert 0.09 * 16000 < len(sound) < 1.52 * 16000
+        spectrum = np.abs(np.fft.rfft(sound))
+        pitches.append(spectrum.argmax() * 16000 / len(sound))
+    assert 190 < min(pitches) < 350 and 1000 < max(pitches) < 1510
+
+
+def test_scene_of_voices(tmp_path):
+    """Every event of a scene is a voice when all are asked for."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
+    soundfile.write(tmp_path / "a.wav", noise, 16000)
+    options = pretrain.parse(
+        ["--teacher=x", "--output=x", "--speech_share=0", "--voice_share=1"]
+    )
+    rng = np.random.default_rng(0)
+    clips = [
+        pretrain.make_clip(options, rng, 16000, [tmp_path / "a.wav"]) for _ in range(20)
+    ]
+    names = {name for _, sources in clips for name in sources}
+    assert "voice" in names and names <= {*pretrain.TEXTURES, "voice"}
+    assert all(np.isfinite(clip).all() and clip.any() for clip, _ in clips)
 
 
 def test_probe_tells_classes_apart():

@@ -3,11 +3,12 @@
     python -m petl_modules.embedded.pretrain --teacher=FOLDER --speech=FOLDER \
         --output=FOLDER
 
-A clip is a formula-made scene, speech, or both. For each 160 ms, the student's tokens,
-averaged over frequency, predict the teacher's hidden states of the same 160 ms; its
-special tokens predict their mean over the clip, and its mean token predicts which
-sources sound in the scene. The predictors are thrown away afterwards. Inputs are
-masked and change in level, targets do not. The run takes up where it was killed.
+A clip is a formula-made scene, speech, or both. The student's patches span the whole
+band, and one begins every 160 ms; each token predicts principal components of the
+teacher's hidden states in the middle of its patch, the special tokens predict their
+mean over the clip, and the mean token predicts which sources sound in the scene. The
+predictors are thrown away afterwards. Inputs are masked and change in level, targets
+do not. The run takes up where it was killed.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,17 +37,17 @@ from transformers import (
 
 from petl_modules.backbones.features import KaldiFilterbank, WhisperLogMel
 from petl_modules.errors import UserError
-from petl_modules.synthetic import EVENTS, TEXTURES, random_sound, unit
+from petl_modules.synthetic import EVENTS, TEXTURES, hump, random_sound, unit
 
 RATE = 16000
-PATCH = 16  # frames of 10 ms and mel bins
+STEP = 16  # frames of 10 ms from one token to the next
 TEACHER_STEP = 2  # frames per teacher token
-SOURCES = [*TEXTURES, *EVENTS, "speech"]
+SOURCES = [*TEXTURES, *EVENTS, "speech", "voice"]
 SHARD = 100  # clips per file of the cache
 WARM_UP = 500  # steps
 # What the cached clips depend on
 CLIP_OPTIONS = (
-    *("teacher", "teacher_layers", "speech", "speech_share"),
+    *("teacher", "teacher_layers", "speech", "speech_share", "voice_share"),
     *("mel_bins", "max_length", "seed"),
 )
 
@@ -71,19 +73,30 @@ def parse(arguments):
     add("--speech", nargs="+", action="extend", default=[], help=speech)
     add("--output", required=True, help="folder for the model")
     add("--cache", help="folder for clips and checkpoints (OUTPUT/pretraining)")
-    add("--clips", type=int, default=8000, help="of max_length frames")
+    add("--clips", type=int, default=20000, help="of max_length frames")
     add("--speech_share", type=float, default=0.3, help="share of clips with speech")
+    share = "share of the other clips whose events are cries made of speech"
+    add("--voice_share", type=float, default=0.2, help=share)
     add("--teacher_layers", type=int, nargs="+", default=[2, 3, 4])
     add("--hidden_size", type=int, default=192)
     add("--layers", type=int, default=6)
     add("--heads", type=int, default=3)
-    add("--mel_bins", type=int, default=64)
+    add("--mel_bins", type=int, default=64, help="and frames, of a patch")
     add("--max_length", type=int, default=512, help="frames of 10 ms")
-    add("--epochs", type=int, default=16)
+    size = "principal components of the teacher's states to predict"
+    add("--target_size", type=int, default=256, help=size)
+    add("--epochs", type=int, default=36)
     add("--batch_size", type=int, default=32, help="clips, or crops of half the length")
     add("--lr", type=float, default=1e-3)
     add("--seed", type=int, default=0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    patch, length = options.mel_bins, options.max_length
+    if patch % (2 * STEP) or length % (2 * STEP) or length < 2 * patch:
+        raise UserError(
+            f"--mel_bins={patch} and --max_length={length}: both must be multiples of "
+            f"{2 * STEP}, and the length two patches of {patch} frames or more."
+        )
+    return options
 
 
 # ---------------------------------------------------------------------------------
@@ -122,7 +135,7 @@ def make_shard(options, rng, speech, teacher, filterbank):
     wavs = np.zeros((SHARD, samples), np.float32)
     sources = torch.zeros(SHARD, len(SOURCES), dtype=torch.uint8)
     for index in range(SHARD):
-        wavs[index], names = make_clip(rng, samples, speech, options.speech_share)
+        wavs[index], names = make_clip(options, rng, samples, speech)
         sources[index, [SOURCES.index(name) for name in names]] = 1
     wavs = torch.from_numpy(wavs)
     with torch.inference_mode():
@@ -133,27 +146,42 @@ def make_shard(options, rng, speech, teacher, filterbank):
     return {"features": features.half(), "targets": targets.half(), "sources": sources}
 
 
-def make_clip(rng, samples, speech, speech_share):
+def make_clip(options, rng, samples, speech):
     """One scene, utterance or both, and the names of its sources."""
     kind = rng.random()
-    if kind >= speech_share:
-        return random_sound(rng, samples / RATE, RATE, return_sources=True)
-    voice = np.zeros(samples, np.float32)
+    if kind >= options.speech_share:
+        events = None
+        if speech and rng.random() < options.voice_share:
+            events = {"voice": partial(voice, speech)}
+        return random_sound(rng, samples / RATE, RATE, True, events)
+    talk = np.zeros(samples, np.float32)
     position = 0
     while position < samples:  # short utterances follow each other
         utterance = read_speech(speech[rng.integers(len(speech))])
         start = rng.integers(0, max(1, len(utterance) - samples // 2))
         utterance = unit(utterance[start : start + samples - position])
-        voice[position : position + len(utterance)] = utterance
+        talk[position : position + len(utterance)] = utterance
         position += len(utterance) + int(rng.exponential(0.5) * RATE)
         if rng.random() < 0.3:
             break
     names = []
-    if kind < speech_share / 2:
+    if kind < options.speech_share / 2:
         scene, names = random_sound(rng, samples / RATE, RATE, return_sources=True)
-        voice = unit(voice) + unit(scene) * 10 ** (rng.uniform(-20, 5) / 20)
-    voice *= 10 ** rng.uniform(-1.5, 0) / max(np.abs(voice).max(), 1e-5)
-    return voice, [*names, "speech"]
+        talk = unit(talk) + unit(scene) * 10 ** (rng.uniform(-20, 5) / 20)
+    talk *= 10 ** rng.uniform(-1.5, 0) / max(np.abs(talk).max(), 1e-5)
+    return talk, [*names, "speech"]
+
+
+def voice(speech, rng, n, rate):
+    """A cry with the fine structure of a recording: a stretch of speech, played much
+    slower or faster, forwards or backwards."""
+    utterance = read_speech(speech[rng.integers(len(speech))])
+    speed = round(10 * np.exp(rng.uniform(np.log(0.4), np.log(3))))  # tenths
+    length = int(rng.uniform(0.1, 1.5) * rate * speed / 10)
+    start = rng.integers(max(1, len(utterance) - length))
+    stretch = torch.from_numpy(utterance[start : start + length])
+    sound = resample(stretch, speed, 10).numpy()[:n]
+    return (sound[::-1] if rng.random() < 0.3 else sound) * hump(rng, len(sound))
 
 
 def find_speech(folders):
@@ -222,7 +250,7 @@ class Teacher(nn.Module):
                 last = index == len(encoder.layers)
                 outputs.append(encoder.layer_norm(hidden) if last else hidden)
         taken = torch.cat([outputs[index - 1] for index in self.layers], -1).float()
-        steps = taken.unfold(1, PATCH // TEACHER_STEP, PATCH // TEACHER_STEP)
+        steps = taken.unfold(1, STEP // TEACHER_STEP, STEP // TEACHER_STEP)
         return steps.mean(-1)
 
 
@@ -243,6 +271,8 @@ class Student(nn.Module):
     def __init__(self, config, target_size, sources):
         super().__init__()
         self.ast = ASTModel(config)
+        # on the CPU, 1.6 times as fast as sdpa for these few tokens
+        self.ast.set_attn_implementation("eager")
         # transformers leaves these at zero
         for table in (
             self.ast.embeddings.position_embeddings,
@@ -255,25 +285,23 @@ class Student(nn.Module):
         self.sources = nn.Linear(config.hidden_size, sources)
 
     def forward(self, features, offset):
-        """Features `(clips, frames, mel bins)` that begin at time patch `offset` of
-        the position table; gives predictions for time steps, clips and sources."""
+        """Features `(clips, frames, mel bins)` that begin at place `offset` of the
+        position table; gives predictions for time steps, clips and sources."""
         embeddings = self.ast.embeddings
         patches = embeddings.patch_embeddings.projection(
             features.transpose(1, 2).unsqueeze(1)
         )
         places = embeddings.position_embeddings
-        table = places[:, 2:].unflatten(1, embeddings.get_shape(self.ast.config))
-        table = table[:, :, offset : offset + patches.shape[-1]].flatten(1, 2)
-        hidden = patches.flatten(2).transpose(1, 2) + table
+        patches = patches.flatten(2).transpose(1, 2)
+        table = places[:, 2 + offset : 2 + offset + patches.shape[1]]
         special = torch.cat([embeddings.cls_token, embeddings.distillation_token], 1)
-        special = (special + places[:, :2]).expand(len(hidden), -1, -1)
-        hidden = torch.cat([special, hidden], 1)
+        special = (special + places[:, :2]).expand(len(patches), -1, -1)
+        hidden = torch.cat([special, patches + table], 1)
         for layer in self.ast.layers:
             hidden = layer(hidden)
         hidden = self.ast.layernorm(hidden)
-        tokens = hidden[:, 2:].unflatten(1, (-1, patches.shape[-1])).mean(1)
         return (
-            self.steps(tokens),
+            self.steps(hidden[:, 2:]),
             self.clip(hidden[:, :2].mean(1)),
             self.sources(hidden.mean(1)),
         )
@@ -282,7 +310,9 @@ class Student(nn.Module):
 def train(options, cache, clips):
     """The trained AST; checkpoints every epoch."""
     batches = Batches(options, clips)
-    student = make_student(options, clips)
+    student = make_student(
+        options, batches.directions.shape[1], clips["sources"].shape[-1]
+    )
     matrices = [p for p in student.parameters() if p.ndim == 2]
     others = [p for p in student.parameters() if p.ndim != 2]
     optimizer = torch.optim.AdamW(
@@ -310,8 +340,8 @@ def train(options, cache, clips):
                 steps, clip, names = student(features, offset)
             losses = torch.stack(
                 [
-                    F.smooth_l1_loss(steps.float(), targets),
-                    F.smooth_l1_loss(clip.float(), targets.mean(1)),
+                    F.mse_loss(steps.float(), batches.seen_by_tokens(targets)) / 2,
+                    F.mse_loss(clip.float(), targets.mean(1)) / 2,
                     F.binary_cross_entropy_with_logits(names.float(), sources),
                 ]
             )
@@ -337,17 +367,25 @@ class Batches:
     def __init__(self, options, clips):
         self.clips, self.size, self.seed = clips, options.batch_size, options.seed
         self.mean, self.deviation = feature_statistics(clips["features"])
+        self.patch = options.mel_bins
         targets = clips["targets"]
-        some = targets[:: max(1, len(targets) // 4000)].float().flatten(0, 1)
-        self.shift, self.scale = some.mean(0), some.std(0).clamp(min=1e-4)
+        some = targets[:: max(1, len(targets) // 4000)].float()
+        # The teacher's states say when in the clip they are, and a crop cannot know
+        self.shift = some.mean(0)
+        some = (some - self.shift).flatten(0, 1)
+        self.scale = some.std(0).clamp(min=1e-4)
+        some = some / self.scale
+        variances, directions = torch.linalg.eigh(some.T @ some / len(some))
+        kept = min(options.target_size, len(variances))
+        self.directions = directions[:, -kept:] / variances[-kept:].mean().sqrt()
 
     def __len__(self):
         return max(1, len(self.clips["features"]) // self.size)
 
     def of_epoch(self, epoch):
-        """Normalised features, the time patch they begin at in the position table,
-        standardised targets, and sources. An epoch has its own seed, so that a
-        resumed run draws the same."""
+        """Normalised features, the place they begin at in the position table, the
+        targets' principal components, and sources. An epoch has its own seed, so that
+        a resumed run draws the same."""
         generator = torch.Generator().manual_seed(self.seed * 100003 + epoch)
         features, targets = self.clips["features"], self.clips["targets"]
         steps = targets.shape[1]
@@ -360,18 +398,26 @@ class Batches:
                 int(torch.randint(steps - length + 1, (), generator=generator))
                 for _ in range(2)
             )
-            x = features[batch, start * PATCH : (start + length) * PATCH].float()
+            part = slice(start, start + length)
+            x = features[batch, start * STEP : (start + length) * STEP].float()
             x = (x - self.mean) / (2 * self.deviation)
-            y = targets[batch, start : start + length].float()
+            y = (targets[batch, part].float() - self.shift[part]) / self.scale
             yield (
                 augment(x, self.deviation, generator),
                 offset,
-                (y - self.shift) / self.scale,
+                y @ self.directions,
                 self.clips["sources"][batch].float(),
             )
 
+    def seen_by_tokens(self, targets):
+        """Targets `(clips, steps, size)` of the two steps in the middle of every
+        patch, averaged: `(clips, tokens, size)`."""
+        begin = self.patch // STEP // 2 - 1
+        pairs = targets.unfold(1, 2, 1).mean(-1)
+        return pairs[:, begin : pairs.shape[1] - begin]
 
-def make_student(options, clips):
+
+def make_student(options, target_size, sources):
     """The network with random weights."""
     config = ASTConfig(
         hidden_size=options.hidden_size,
@@ -380,11 +426,11 @@ def make_student(options, clips):
         intermediate_size=4 * options.hidden_size,
         num_mel_bins=options.mel_bins,
         max_length=options.max_length,
-        patch_size=PATCH,
-        frequency_stride=PATCH,
-        time_stride=PATCH,
+        patch_size=options.mel_bins,
+        frequency_stride=options.mel_bins,
+        time_stride=STEP,
     )
-    return Student(config, clips["targets"].shape[-1], clips["sources"].shape[-1])
+    return Student(config, target_size, sources)
 
 
 def augment(x, deviation, generator):
