@@ -97,8 +97,8 @@ def random_sound(
         Hz.
     return_sources : bool
         Also give the names of what sounds (of `TEXTURES` and `events`).
-    events : dict
-        Names and functions of (rng, samples, rate) that give one sound, or `EVENTS`.
+    events : dict, optional
+        Names and functions of (rng, samples, rate) that give one sound; else `EVENTS`.
 
     Returns
     -------

@@ -153,7 +153,9 @@ def make_clip(options, rng, samples, speech):
         events = None
         if speech and rng.random() < options.voice_share:
             events = {"voice": partial(voice, speech)}
-        return random_sound(rng, samples / RATE, RATE, True, events)
+        return random_sound(
+            rng, samples / RATE, RATE, return_sources=True, events=events
+        )
     talk = np.zeros(samples, np.float32)
     position = 0
     while position < samples:  # short utterances follow each other
@@ -373,11 +375,12 @@ class Batches:
         # The teacher's states say when in the clip they are, and a crop cannot know
         self.shift = some.mean(0)
         some = (some - self.shift).flatten(0, 1)
-        self.scale = some.std(0).clamp(min=1e-4)
-        some = some / self.scale
+        scale = some.std(0).clamp(min=1e-4)
+        some = some / scale
         variances, directions = torch.linalg.eigh(some.T @ some / len(some))
         kept = min(options.target_size, len(variances))
-        self.directions = directions[:, -kept:] / variances[-kept:].mean().sqrt()
+        directions = directions[:, -kept:] / variances[-kept:].mean().sqrt()
+        self.directions = directions / scale.unsqueeze(1)
 
     def __len__(self):
         return max(1, len(self.clips["features"]) // self.size)
@@ -392,7 +395,7 @@ class Batches:
         order = torch.randperm(len(features), generator=generator)
         for batch in order.split(self.size)[: len(self)]:
             whole = torch.rand((), generator=generator) < 0.25
-            length = steps if whole else max(1, steps // 2)
+            length = steps if whole else steps // 2
             batch = batch[: len(batch) // 2 + 1] if whole else batch
             start, offset = (
                 int(torch.randint(steps - length + 1, (), generator=generator))
@@ -401,11 +404,11 @@ class Batches:
             part = slice(start, start + length)
             x = features[batch, start * STEP : (start + length) * STEP].float()
             x = (x - self.mean) / (2 * self.deviation)
-            y = (targets[batch, part].float() - self.shift[part]) / self.scale
+            y = (targets[batch, part].float() - self.shift[part]) @ self.directions
             yield (
                 augment(x, self.deviation, generator),
                 offset,
-                y @ self.directions,
+                y,
                 self.clips["sources"][batch].float(),
             )
 
