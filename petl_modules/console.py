@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
+from importlib import import_module
 
 from petl_modules.errors import UserError
 
@@ -29,6 +30,19 @@ def quiet():
 def own_or_error(record):
     """Whether a log record is the project's own, or an error."""
     return record.name.startswith("petl_modules") or record.levelno >= logging.ERROR
+
+
+def command(module: str) -> None:
+    """Run a command's `main` as the program: quietly, its mistakes in one sentence.
+
+    Arguments
+    ---------
+    module : str
+        Of the command; imported only now.
+    """
+    quiet()
+    with refusing():
+        sys.exit(import_module(module).main())
 
 
 @contextmanager

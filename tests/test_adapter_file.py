@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint
 
-from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.heads import ClassificationHead
 from petl_modules.methods import make_method
+from petl_modules.tasks.heads import ClassificationHead
+from petl_modules.use.adapter_file import read_adapter, save_adapter
 
 
 @pytest.fixture(scope="module")

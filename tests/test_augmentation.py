@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from speechbrain.dataio.batch import PaddedData
 from tiny import FAMILIES
 
-from petl_modules.augmentation import mixed, rolled
 from petl_modules.backbones import load_backbone
+from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.tasks import Classification
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}

@@ -13,7 +13,7 @@ from conftest import command, run
 from safetensors.torch import load_file
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from petl_modules.datasets import batching
+from petl_modules.data.datasets import batching
 
 SECONDS = [1.0, 1.1, 5.0, 5.2, 30.0, 1.2, 4.9, 9.0, 1.3, 2.0]
 

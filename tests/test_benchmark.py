@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import ROOT
 
-from petl_modules import benchmark
-from petl_modules.benchmark import load_benchmark
 from petl_modules.errors import UserError
-from petl_modules.jobs import failure, run_job
+from petl_modules.grid import benchmark
+from petl_modules.grid.benchmark import load_benchmark
+from petl_modules.grid.jobs import failure, run_job
 
 COMPLETE = {
     "metrics": {},

@@ -3,9 +3,16 @@
 import pytest
 from conftest import ROOT
 
-from petl_modules.config import INTERNAL, NULLABLE, SHARED, load_config, read, tagged
 from petl_modules.errors import UserError
 from petl_modules.methods import method_table
+from petl_modules.train.config import (
+    INTERNAL,
+    NULLABLE,
+    SHARED,
+    load_config,
+    read,
+    tagged,
+)
 
 ESC50 = ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml"
 AUDIOFOLDER = ROOT / "recipes" / "AudioFolder" / "hparams" / "adapter.yaml"

@@ -8,13 +8,13 @@ from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 from tiny import FAMILIES
 
-from petl_modules.adapted import AdaptedModel
 from petl_modules.backbones import load_backbone
-from petl_modules.backbones.base import Tokens
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
-from petl_modules.heads import CTCHead
 from petl_modules.methods import make_method
 from petl_modules.tasks import CTC
+from petl_modules.tasks.heads import CTCHead
 
 LABELS = ["<blank>", "A", "B", "C"]
 LENGTHS = (12000, 7000, 3300)

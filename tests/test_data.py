@@ -12,6 +12,7 @@ import torch
 from conftest import RATE, tone
 
 from petl_modules import data
+from petl_modules.data import datasets, manifests, reading
 from petl_modules.errors import UserError
 
 # read_clip
@@ -107,8 +108,8 @@ def manifest(tmp_path):
 
 
 def test_dataset_gives_resampled_cut_clips(manifest):
-    whole = data.make_dataset(manifest, RATE)
-    cut = data.make_dataset(manifest, RATE, max_duration=0.1)
+    whole = datasets.make_dataset(manifest, RATE)
+    cut = datasets.make_dataset(manifest, RATE, max_duration=0.1)
     for a, b in zip(whole, cut, strict=True):
         assert (len(a["sig"]), len(b["sig"])) == (6400, 1600)
         assert a["sig"][:1600].equal(b["sig"])
@@ -120,8 +121,8 @@ def test_clips_are_decoded_once_while_memory_lasts(
     manifest, monkeypatch, cache_mib, reads
 ):
     read, seen = data.read_clip, []
-    monkeypatch.setattr(data, "read_clip", lambda *a: seen.append(a) or read(*a))
-    dataset = data.make_dataset(manifest, RATE, cache_mib=cache_mib)
+    monkeypatch.setattr(datasets, "read_clip", lambda *a: seen.append(a) or read(*a))
+    dataset = datasets.make_dataset(manifest, RATE, cache_mib=cache_mib)
     rounds = [[row["sig"] for row in dataset] for _ in range(3)]
     assert len(seen) == reads  # a clip takes 25 KiB: the third case has room for one
     for later in rounds[1:]:
@@ -161,7 +162,7 @@ def test_manifests_are_in_speechbrains_format(tmp_path, splits):
         "train.json",
         "valid.json",
         "test.json",
-        data.MARKER,
+        manifests.MARKER,
     }
 
 
@@ -170,7 +171,7 @@ def test_what_is_up_to_date_is_not_checked_or_written_again(
 ):
     first = prepare(tmp_path, splits)
     before = stamps(tmp_path / "save")
-    monkeypatch.setattr(data, "checked", None)
+    monkeypatch.setattr(manifests, "checked", None)
     assert prepare(tmp_path, splits) == first
     assert stamps(tmp_path / "save") == before
 
@@ -189,7 +190,7 @@ def test_what_has_changed_is_made_again(tmp_path, splits, change):
     elif change == "manifest":
         (tmp_path / "save" / "train.json").unlink()
     elif change == "marker":
-        (tmp_path / "save" / data.MARKER).write_text("{")
+        (tmp_path / "save" / manifests.MARKER).write_text("{")
     done = prepare(tmp_path, splits, skip_broken=change == "skip_broken")
     assert all(stamps(tmp_path / "save")[n] != t for n, t in before.items())
     rows = json.loads(done.train.read_text())
@@ -239,7 +240,7 @@ def test_names_with_braces_and_dollars_are_read_back(tmp_path, splits):
     splits["train"]["a00"] = {"wav": str(path), "label": "a"}
     tone(path, 300, 0.1)
     done = prepare(tmp_path, splits)
-    dataset = data.make_dataset(done.train, RATE)
+    dataset = datasets.make_dataset(done.train, RATE)
     row = next(row for row in dataset if row["id"] == "a00")
     assert row["wav"] == str(path) and len(row["sig"]) == RATE // 10
 
@@ -309,7 +310,7 @@ def test_the_sound_of_a_film_is_read(tmp_path):
     assert abs(len(sound) - 8000) < 1000
     spectrum = torch.fft.rfft(sound[2000:6000]).abs()
     assert abs(float(spectrum.argmax()) * 4 - 600) < 10
-    assert data.duration(str(tmp_path / "film.mp4")) == pytest.approx(0.5, abs=0.06)
+    assert reading.duration(str(tmp_path / "film.mp4")) == pytest.approx(0.5, abs=0.06)
 
 
 def test_a_film_without_sound_or_sense_is_named(tmp_path):

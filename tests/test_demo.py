@@ -8,9 +8,9 @@ import pytest
 from conftest import tone
 from test_inference import saved
 
-from petl_modules.demo import Demo, main
 from petl_modules.errors import UserError
-from petl_modules.inference import load_adapter
+from petl_modules.use.demo import Demo, main
+from petl_modules.use.inference import load_adapter
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 

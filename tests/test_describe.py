@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from petl_modules.describe import main
+from petl_modules.train.describe import main
 
 HPARAMS = ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml"
 
@@ -58,7 +58,13 @@ def test_linear_and_full(capsys):
 
 def test_the_table_from_a_command_line():
     done = subprocess.run(
-        [sys.executable, "-m", "petl_modules.describe", HPARAMS, "--pretrained=False"],
+        [
+            sys.executable,
+            "-m",
+            "petl_modules.describe",
+            HPARAMS,
+            "--pretrained=False",
+        ],
         capture_output=True,
         text=True,
     )

@@ -12,8 +12,8 @@ import torch
 from conftest import command, run
 from safetensors.torch import load_file
 
-from petl_modules.adapter_file import read_adapter
 from petl_modules.data import read_clip
+from petl_modules.use.adapter_file import read_adapter
 
 QUICK = ("--number_of_epochs=2", "--batch_size=8", "--max_duration=1.0")
 

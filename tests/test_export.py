@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_merge import saved
 
-from petl_modules import export
 from petl_modules.errors import UserError
-from petl_modules.inference import load_adapter
+from petl_modules.use import export
+from petl_modules.use.inference import load_adapter
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

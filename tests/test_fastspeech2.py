@@ -7,15 +7,15 @@ import torch
 from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
 from tiny import few_steps, tiny_speech_base
 
-from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
-from petl_modules.backbones.fastspeech2 import Target, speechbrain_model
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.heads import voice_head
 from petl_modules.methods import make_method
-from petl_modules.task_model import VoiceModel
-from petl_modules.tasks.tts import loss_terms
+from petl_modules.tts.fastspeech2 import Target, speechbrain_model
+from petl_modules.tts.head import voice_head
+from petl_modules.tts.model import VoiceModel
+from petl_modules.tts.task import loss_terms
+from petl_modules.use.adapter_file import read_adapter, save_adapter
 
 CASES = {
     "full": ("full", {}),

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from petl_modules import feature_cache
-from petl_modules.adapted import AdaptedModel
 from petl_modules.backbones import load_backbone
-from petl_modules.data import make_dataset
-from petl_modules.feature_cache import cached_features
-from petl_modules.heads import ClassificationHead
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.data import feature_cache
+from petl_modules.data.datasets import make_dataset
+from petl_modules.data.feature_cache import cached_features
 from petl_modules.methods import make_method
+from petl_modules.tasks.heads import ClassificationHead
 
 
 class Killed(Exception):

@@ -5,13 +5,13 @@ import torch
 from conftest import tone
 from tiny import FAMILIES
 
-from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.heads import ClassificationHead, CTCHead
-from petl_modules.inference import load_adapter
 from petl_modules.methods import make_method
+from petl_modules.tasks.heads import ClassificationHead, CTCHead
+from petl_modules.use.adapter_file import read_adapter, save_adapter
+from petl_modules.use.inference import load_adapter
 
 # Together in one pass: other sites, placements, widths, activations, heads
 MIXING = {
@@ -152,7 +152,7 @@ def test_clips_of_other_lengths_are_not_padded_to_the_longest(folders, monkeypat
     adapters.classify_batch(wavs, lens, names)
     assert shapes == [(3, 16000), (2, 8000), (2, 4000)]
     shapes.clear()
-    monkeypatch.setattr("petl_modules.inference.CPU_SECONDS", 2)
+    monkeypatch.setattr("petl_modules.use.inference.CPU_SECONDS", 2)
     adapters.classify_batch(wavs, None, names)
     assert shapes == [(2, 16000)] * 3 + [(1, 16000)]
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import FAMILIES, few_steps
 
-from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
-from petl_modules.backbones.base import Tokens
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
-from petl_modules.heads import ClassificationHead, CTCHead
 from petl_modules.methods import make_method, method_table
+from petl_modules.tasks.heads import ClassificationHead, CTCHead
+from petl_modules.use.adapter_file import read_adapter, save_adapter
 
 # Every method, and every option that changes where or how it acts
 CASES = {

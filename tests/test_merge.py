@@ -8,14 +8,14 @@ import torch
 from tiny import FAMILIES
 from transformers import AutoFeatureExtractor, AutoModel
 
-from petl_modules import merge, peft_format
-from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.heads import ClassificationHead
-from petl_modules.inference import load_adapter
 from petl_modules.methods import make_method
+from petl_modules.tasks.heads import ClassificationHead
+from petl_modules.use import merge, peft_format
+from petl_modules.use.adapter_file import read_adapter, save_adapter
+from petl_modules.use.inference import load_adapter
 
 SAMPLES = 9600
 TARGETS = ["q", "v", "fc2"]

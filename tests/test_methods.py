@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from tiny import FAMILIES, tiny_checkpoint
 from torch import nn
 
-from petl_modules.adapted import AdaptedModel
 from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.methods import (
     Bottleneck,

@@ -10,9 +10,9 @@ import pytest
 from conftest import run, tone
 
 from petl_modules.errors import UserError
-from petl_modules.inference import load_adapter
-from petl_modules.predict import main as predict_main
-from petl_modules.predict import recordings
+from petl_modules.use.inference import load_adapter
+from petl_modules.use.predict import main as predict_main
+from petl_modules.use.predict import recordings
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from tiny import FAMILIES
 from torchaudio.functional import edit_distance
 
-from petl_modules.adapted import AdaptedModel
 from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.data.units import with_units
 from petl_modules.errors import UserError
-from petl_modules.heads import CTCHead
 from petl_modules.methods import make_method
 from petl_modules.tasks import CTC, SlotFilling, SpeechRecognition
+from petl_modules.tasks.heads import CTCHead
 from petl_modules.tasks.slots import slot_type_f1, slot_value_cer, slots
-from petl_modules.units import with_units
 
 SPACE = "\u2581"
 

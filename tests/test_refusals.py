@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from conftest import ROOT, run, tone
 
-from petl_modules.experiment import run_recipe
+from petl_modules.train.experiment import run_recipe
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_what_another_task_trains_with(knob):
 
 def test_weights_and_biases_needs_its_package(refused, monkeypatch):
     assert "choose online or offline" in refused("ESC50", "--wandb=True")
-    monkeypatch.setattr("petl_modules.experiment.find_spec", lambda name: None)
+    monkeypatch.setattr("petl_modules.train.experiment.find_spec", lambda name: None)
     assert "pip install wandb" in refused("ESC50", "--wandb=offline")
 
 

@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from petl_modules import report
 from petl_modules.errors import UserError
+from petl_modules.grid import report
 
 METRICS = {"loss": 1.0, "weighted_f1": 0.25}
 

@@ -14,7 +14,7 @@ from conftest import run
 from safetensors.torch import load_file
 from torch import nn
 
-from petl_modules.checkpointer import WholeCheckpointer
+from petl_modules.train.checkpoints import WholeCheckpointer
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from petl_modules import search as searching
-from petl_modules.config import load_config
 from petl_modules.errors import UserError
-from petl_modules.experiment import with_full_paths
-from petl_modules.search import main, search
+from petl_modules.grid import search as searching
+from petl_modules.grid.search import main, search
+from petl_modules.train.config import load_config
+from petl_modules.train.experiment import with_full_paths
 
 SETTINGS = {"method": "lora", "source": "embedded"}
 

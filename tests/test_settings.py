@@ -3,9 +3,9 @@
 import pytest
 from conftest import ROOT
 
-from petl_modules.config import load_config, refuse_unread
 from petl_modules.errors import UserError
-from petl_modules.experiment import refuse_device
+from petl_modules.train.config import load_config, refuse_unread
+from petl_modules.train.experiment import refuse_device
 
 ESC50 = ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml"
 

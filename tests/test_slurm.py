@@ -7,8 +7,8 @@ import time
 import pytest
 from test_benchmark import start, write
 
-from petl_modules.benchmark import load_benchmark
-from petl_modules.jobs import failure
+from petl_modules.grid.benchmark import load_benchmark
+from petl_modules.grid.jobs import failure
 
 pytestmark = pytest.mark.skipif(
     shutil.which("sbatch") is None  # or its daemon is not there

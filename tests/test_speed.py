@@ -2,9 +2,9 @@
 
 import torch
 
-from petl_modules.measure import saved_activations
+from petl_modules.core.measure import saved_activations
+from petl_modules.grid.speed import LoopedSoftMoA, PrefixAttention, StackedMoA, main
 from petl_modules.methods import DenseMoA, SoftMoA
-from petl_modules.speed import LoopedSoftMoA, PrefixAttention, StackedMoA, main
 
 
 def test_textbook_forms_compute_what_the_fast_forms_compute():

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from petl_modules.data.splits import few_shot, split_off
 from petl_modules.errors import UserError
-from petl_modules.splits import few_shot, split_off
 
 
 def entries_of(folder=None, labels="ab", count=6, **more):

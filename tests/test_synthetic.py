@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from petl_modules import synthetic
-from petl_modules.synthetic import (
+from petl_modules.embedded import synthetic
+from petl_modules.embedded.synthetic import (
     EVENTS,
     KINDS,
     TEXTURES,

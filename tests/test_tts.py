@@ -11,20 +11,20 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from test_fastspeech2 import build, trained
 from tiny import tiny_checkpoint, tiny_speech_base
 
-from petl_modules.adapter_file import save_adapter
 from petl_modules.errors import UserError
-from petl_modules.heads import VoiceHead
-from petl_modules.inference import load_adapter
-from petl_modules.merge import merge
-from petl_modules.metrics import lower_is_better, unit
-from petl_modules.recognise import Recogniser, word_error_rate
-from petl_modules.speaker_encoder import load_encoder, mean_embeddings
-from petl_modules.speech_data import chosen_speakers, hold_out
-from petl_modules.speech_features import SpeechFeatures, hertz
-from petl_modules.speech_metrics import f0_error, mel_cepstral_distortion, time_warping
-from petl_modules.synthesize import Synthesizer, main
-from petl_modules.text import SYMBOLS, symbols_of
-from petl_modules.vocoder import GriffinLimVocoder, load_vocoder
+from petl_modules.tasks.metrics import lower_is_better, unit
+from petl_modules.tts.corpora import chosen_speakers, hold_out
+from petl_modules.tts.features import SpeechFeatures, hertz
+from petl_modules.tts.head import VoiceHead
+from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion, time_warping
+from petl_modules.tts.recognise import Recogniser, word_error_rate
+from petl_modules.tts.speaker_encoder import load_encoder, mean_embeddings
+from petl_modules.tts.synthesize import Synthesizer, main
+from petl_modules.tts.text import SYMBOLS, symbols_of
+from petl_modules.tts.vocoder import GriffinLimVocoder, load_vocoder
+from petl_modules.use.adapter_file import save_adapter
+from petl_modules.use.inference import load_adapter
+from petl_modules.use.merge import merge
 
 FEATURES = {
     "sample_rate": 22050,

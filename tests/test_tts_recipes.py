@@ -11,7 +11,7 @@ from conftest import ROOT, run
 from tiny import tiny_speech_base, tiny_writer
 
 from petl_modules.errors import UserError
-from petl_modules.synthesize import Synthesizer, main
+from petl_modules.tts.synthesize import Synthesizer, main
 
 SIZES = (
     "--text=graphemes",

@@ -2,8 +2,8 @@
 
 import pytest
 
+from petl_modules.data.units import joined, normalized, with_units
 from petl_modules.errors import UserError
-from petl_modules.units import joined, normalized, with_units
 
 TEXTS = (
     "PLAY <B-artist> AB BA <E-artist> NOW",

@@ -19,17 +19,17 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from petl_modules.adapted import AdaptedModel
-from petl_modules.adapter_file import read_adapter, save_adapter
 from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.heads import OwnHead
-from petl_modules.inference import load_adapter
-from petl_modules.merge import merge
 from petl_modules.methods import make_method
-from petl_modules.peft_format import from_peft, to_peft
-from petl_modules.predict import main as predict_main
 from petl_modules.tasks import Transcription
+from petl_modules.tasks.heads import OwnHead
+from petl_modules.use.adapter_file import read_adapter, save_adapter
+from petl_modules.use.inference import load_adapter
+from petl_modules.use.merge import merge
+from petl_modules.use.peft_format import from_peft, to_peft
+from petl_modules.use.predict import main as predict_main
 
 PROJECTIONS = ["q", "k", "v", "o", "ffn", "cross_q", "cross_k", "cross_v", "cross_o"]
 SEQUENTIAL = {"placement": "sequential", "site": "both", "rank": 4}

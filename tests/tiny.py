@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from petl_modules.backbones.fastspeech2 import FastSpeech2Backbone, FastSpeech2Config
+from petl_modules.tts.fastspeech2 import FastSpeech2Backbone, FastSpeech2Config
 
 SIZES = {
     "hidden_size": 32,

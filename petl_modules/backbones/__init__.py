@@ -24,11 +24,11 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 
 from petl_modules.backbones import attention
 from petl_modules.backbones.ast import ASTBackbone
-from petl_modules.backbones.base import Backbone, Tokens
-from petl_modules.backbones.fastspeech2 import is_fastspeech2, load_fastspeech2
+from petl_modules.backbones.base import Backbone
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.backbones.waveform import WaveformBackbone, WavLMBackbone
 from petl_modules.backbones.whisper import WhisperBackbone, WhisperWithDecoder
+from petl_modules.core.tokens import Tokens
 from petl_modules.embedded import MODEL_FOLDER
 from petl_modules.errors import UserError
 
@@ -122,6 +122,8 @@ def load_backbone(
         has no decoder where one is asked for.
     """
     folder = checkpoint_of(source)
+    from petl_modules.tts.fastspeech2 import is_fastspeech2, load_fastspeech2
+
     if is_fastspeech2(folder):
         return load_fastspeech2(folder, pretrained)
     config = load_config(folder, pretrained)

@@ -4,9 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_modules.access_points import AST
-from petl_modules.backbones.base import Backbone, Tokens, valid
+from petl_modules.backbones.base import Backbone
 from petl_modules.backbones.features import KaldiFilterbank
+from petl_modules.core.access_points import AST
+from petl_modules.core.masking import valid
+from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
 
 

@@ -3,9 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from petl_modules.access_points import WAVEFORM_POST_NORM, WAVEFORM_PRE_NORM
 from petl_modules.backbones.attention import wavlm_attention
-from petl_modules.backbones.base import Backbone, Tokens, valid
+from petl_modules.backbones.base import Backbone
+from petl_modules.core.access_points import WAVEFORM_POST_NORM, WAVEFORM_PRE_NORM
+from petl_modules.core.masking import valid
+from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
 
 

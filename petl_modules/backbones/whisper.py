@@ -9,9 +9,11 @@ from transformers import WhisperFeatureExtractor, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from petl_modules.access_points import WHISPER, WHISPER_DECODER, AccessPoints
-from petl_modules.backbones.base import Backbone, Tokens, valid
+from petl_modules.backbones.base import Backbone
 from petl_modules.backbones.features import WhisperLogMel
+from petl_modules.core.access_points import WHISPER, WHISPER_DECODER, AccessPoints
+from petl_modules.core.masking import valid
+from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
 
 FRAMES_PER_TOKEN = 2  # the stride of the second convolution
@@ -176,7 +178,7 @@ class WhisperWithDecoder(WhisperBackbone):
         sound : torch.Tensor
             Of `Written`.
         language, speech_task, num_beams
-            As of `petl_modules.heads.OwnHead`.
+            As of `petl_modules.tasks.heads.OwnHead`.
         """
         spoken = {"language": language, "task": speech_task}
         numbers = self.model.generate(

@@ -36,8 +36,8 @@ from transformers import (
 )
 
 from petl_modules.backbones.features import KaldiFilterbank, WhisperLogMel
+from petl_modules.embedded.synthetic import EVENTS, TEXTURES, hump, random_sound, unit
 from petl_modules.errors import UserError
-from petl_modules.synthetic import EVENTS, TEXTURES, hump, random_sound, unit
 
 RATE = 16000
 STEP = 16  # frames of 10 ms from one token to the next

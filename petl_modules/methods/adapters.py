@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
+from petl_modules.core.masking import masked_mean
 from petl_modules.errors import UserError, one_of
 from petl_modules.methods.base import Method, bottleneck_width
 
@@ -351,14 +352,6 @@ class MaskedBatchNorm(nn.Module):
             self.running_var.lerp_(unbiased, self.momentum)
         normed = centred * (var + self.eps).rsqrt() * self.weight + self.bias
         return normed.to(frames.dtype)
-
-
-def masked_mean(x, mask=None):
-    """Mean over the valid time steps: `(batch, time, size)` to `(batch, size)`."""
-    if mask is None:
-        return x.mean(1)
-    weights = mask.unsqueeze(-1).to(x.dtype)
-    return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def quick_gelu(x):

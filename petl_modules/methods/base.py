@@ -6,7 +6,7 @@ from petl_modules.errors import UserError
 class Method:
     """A way to adapt a frozen backbone.
 
-    A method is a recipe for `petl_modules.adapted.AdaptedModel`: it says which
+    A method is a recipe for `petl_modules.core.adapted.AdaptedModel`: it says which
     tensors train and where new modules go, and knows no backbone.
 
     Attributes

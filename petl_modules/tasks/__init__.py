@@ -6,11 +6,9 @@ from petl_modules.tasks.ctc import CTC
 from petl_modules.tasks.recognition import SpeechRecognition
 from petl_modules.tasks.slots import SlotFilling
 from petl_modules.tasks.transcription import Transcription
-from petl_modules.tasks.tts import TTS
 
 __all__ = [
     "CTC",
-    "TTS",
     "Classification",
     "SlotFilling",
     "SpeechRecognition",

@@ -8,10 +8,10 @@ from matplotlib import pyplot
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from speechbrain.dataio.batch import PaddedData
 
-from petl_modules.augmentation import mixed, rolled
+from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
-from petl_modules.plots import confusion_matrix
 from petl_modules.tasks.base import Task, padded
+from petl_modules.tasks.pictures import confusion_matrix
 
 PREDICTIONS = "predictions.csv"
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")

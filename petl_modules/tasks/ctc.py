@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from speechbrain.decoders.ctc import ctc_greedy_decode
 
+from petl_modules.data.units import BLANK
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
 from petl_modules.tasks.sequence import SequenceTask
-from petl_modules.units import BLANK
 
 
 class CTC(SequenceTask):

@@ -6,9 +6,9 @@ from pathlib import Path
 from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from petl_modules.data.units import joined
 from petl_modules.errors import UserError, one_of
 from petl_modules.tasks.ctc import CTC, heard
-from petl_modules.units import joined
 
 # what is compared, and the file for its alignments
 RATES = {
@@ -18,7 +18,7 @@ RATES = {
 
 
 class SpeechRecognition(CTC):
-    """The text of a clip, spelt by characters or units of `petl_modules.units`.
+    """The text of a clip, spelt by characters or units of `petl_modules.data.units`.
 
     Errors are counted against the text itself, not against its units. After every epoch
     texts are the best symbols of each step and only the metric that chooses the epoch

@@ -8,7 +8,7 @@ from transformers.models.whisper.english_normalizer import (
     EnglishTextNormalizer,
 )
 
-from petl_modules.backbones.base import valid
+from petl_modules.core.masking import valid
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
 from petl_modules.tasks.sequence import SequenceTask
@@ -29,7 +29,7 @@ class Transcription(SequenceTask):
         There are no classes.
     backbone : petl_modules.backbones.whisper.WhisperWithDecoder
     language, speech_task, num_beams
-        As of `petl_modules.heads.OwnHead`.
+        As of `petl_modules.tasks.heads.OwnHead`.
     label_smoothing : float
 
     Raises

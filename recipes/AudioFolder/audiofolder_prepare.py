@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from petl_modules import data
+from petl_modules.data.splits import split_off
+from petl_modules.embedded.synthetic import write_sound_folder
 from petl_modules.errors import UserError
-from petl_modules.splits import split_off
-from petl_modules.synthetic import write_sound_folder
 
 logger = logging.getLogger("petl_modules.recipes.audiofolder")
 

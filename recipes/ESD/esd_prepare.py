@@ -3,8 +3,8 @@
 import logging
 
 from petl_modules import data
+from petl_modules.data.units import normalized, with_units
 from petl_modules.errors import UserError
-from petl_modules.units import normalized, with_units
 
 logger = logging.getLogger("petl_modules.recipes.esd")
 
@@ -55,7 +55,8 @@ def prepare_esd(data_folder, task="emotion", speakers=None):
 
 def prepare_text(data_folder, speakers, tokens, vocab_size):
     """Entries of the same split with what is said, as of
-    `petl_modules.units.normalized`; utterances without a text are left out and counted.
+    `petl_modules.data.units.normalized`; utterances without a text are left out and
+    counted.
 
     Arguments
     ---------
@@ -65,7 +66,7 @@ def prepare_text(data_folder, speakers, tokens, vocab_size):
     speakers : list of str or None
         None for the English ones, 0011 to 0020, that are there.
     tokens, vocab_size
-        As of `petl_modules.units.with_units`.
+        As of `petl_modules.data.units.with_units`.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Entries of FLEURS (Conneau et al., arXiv 2205.12446), one language of it."""
 
 from petl_modules import data
+from petl_modules.data.units import normalized, with_units
 from petl_modules.errors import UserError
-from petl_modules.units import normalized, with_units
 
 FILES = {"train": "train", "valid": "dev", "test": "test"}
 # columns of the tsv files, which have no header
@@ -16,7 +16,7 @@ LAYOUT = (
 
 def prepare_fleurs(data_folder, language, tokens, vocab_size):
     """Entries of the official splits, with texts as of
-    `petl_modules.units.normalized`.
+    `petl_modules.data.units.normalized`.
 
     Arguments
     ---------
@@ -26,7 +26,7 @@ def prepare_fleurs(data_folder, language, tokens, vocab_size):
     language : str or None
         FLEURS's code, such as en_us; None for the name of the folder.
     tokens, vocab_size
-        As of `petl_modules.units.with_units`.
+        As of `petl_modules.data.units.with_units`.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 from petl_modules import data
 from petl_modules.errors import UserError
-from petl_modules.speech_data import chosen_speakers, hold_out
+from petl_modules.tts.corpora import chosen_speakers, hold_out
 
 LAYOUT = (
     "it must be the unpacked L2-ARCTIC with a folder for every speaker, such as ABA, "

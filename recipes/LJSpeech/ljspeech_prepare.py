@@ -2,7 +2,7 @@
 
 from petl_modules import data
 from petl_modules.errors import UserError
-from petl_modules.speech_data import hold_out
+from petl_modules.tts.corpora import hold_out
 
 SPEAKER = "LJ"
 LAYOUT = (

@@ -4,8 +4,8 @@ import logging
 import re
 
 from petl_modules import data
+from petl_modules.data.units import BLANK, with_units
 from petl_modules.errors import UserError
-from petl_modules.units import BLANK, with_units
 
 logger = logging.getLogger("petl_modules.recipes.librispeech")
 
@@ -26,7 +26,7 @@ def prepare_text(data_folder, train_sets, valid_set, test_set, tokens, vocab_siz
     train_sets : list of str
     valid_set, test_set : str
     tokens, vocab_size
-        As of `petl_modules.units.with_units`.
+        As of `petl_modules.data.units.with_units`.
 
     Returns
     -------

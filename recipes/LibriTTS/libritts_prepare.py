@@ -2,7 +2,7 @@
 
 from petl_modules import data
 from petl_modules.errors import UserError
-from petl_modules.speech_data import chosen_speakers, hold_out
+from petl_modules.tts.corpora import chosen_speakers, hold_out
 
 LAYOUT = (
     "it must be the unpacked LibriTTS with folders such as train-clean-100 "

@@ -1,8 +1,8 @@
 """Entries of Audio SNIPS (Lai et al., arXiv 2010.13105), in s3prl's layout."""
 
 from petl_modules import data
+from petl_modules.data.units import with_units
 from petl_modules.errors import UserError
-from petl_modules.units import with_units
 
 LISTING = "all.iob.snips.txt"
 PUNCTUATION = set("?!.,;-")
@@ -29,7 +29,7 @@ def prepare_snips(
     train_speakers, valid_speakers, test_speakers : list of str
         Voices; their utterances of the other splits are not read.
     tokens, vocab_size
-        As of `petl_modules.units.with_units`.
+        As of `petl_modules.data.units.with_units`.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """Entries of UrbanSound8K (Salamon, Jacoby and Bello, 2014)."""
 
 from petl_modules import data
+from petl_modules.data.splits import split_off
 from petl_modules.errors import UserError
-from petl_modules.splits import split_off
 
 FOLDS = tuple(range(1, 11))
 COLUMNS = ("slice_file_name", "fsID", "fold", "classID", "class")

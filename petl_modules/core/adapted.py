@@ -1,0 +1,335 @@
+"""The one class that freezes a backbone, injects a method, and keeps what trains."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from petl_modules.errors import UserError, one_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that train together.
+
+    Attributes
+    ----------
+    kind : str
+        petl, site_norms, last_norm, backbone (full fine-tuning), or head (parts of the
+        backbone that train beside the method).
+    site : str
+        Where: mhsa, ffn, a projection, input, the name of a part, or empty.
+    parameters : dict
+        Parameters by name.
+    """
+
+    kind: str
+    site: str
+    parameters: dict
+
+    @property
+    def count(self):
+        """Number of parameters."""
+        return sum(p.numel() for p in self.parameters.values())
+
+
+class AdaptedModel(nn.Module):
+    """A frozen backbone with a method put in.
+
+    The backbone's gradients are off and its modules pinned to eval mode; the
+    method's modules hang on hooks at the access points, so that the backbone's own
+    names and state dict stay as they were. The last LayerNorm trains with the head,
+    unless the backbone has a head of its own, which is frozen with the rest.
+
+    Arguments
+    ---------
+    backbone : petl_modules.backbones.Backbone
+        Freshly loaded, or one that served another adapted model: it then serves this
+        one (`petl_modules.core.turns` lets several take turns).
+    method : Method or list of Method
+        From `petl_modules.methods.make_method`; a list is applied in its order.
+    besides : list of str
+        Modules of the backbone that train too, of its `side_modules`; in eval mode.
+
+    Raises
+    ------
+    UserError
+        If a method matches nothing in this backbone, or does not suit its decoder, or
+        the backbone has no such module.
+
+    Example
+    -------
+    >>> from petl_modules.backbones import load_backbone
+    >>> from petl_modules.methods import make_method
+    >>> backbone = load_backbone("ast", pretrained=False)  # AST-base
+    >>> model = AdaptedModel(backbone, make_method("bottleneck", rank=12))
+    >>> sum(g.count for g in model.groups() if g.kind in ("petl", "site_norms"))
+    248976
+    """
+
+    def __init__(self, backbone, method, besides=()):
+        super().__init__()
+        self.backbone = backbone
+        self.points = backbone.points
+        self.methods = list(method) if isinstance(method, list | tuple) else [method]
+        self.besides = list(besides)
+        self.petl = nn.ModuleDict()
+        self.pinned = True
+        self.merged = False
+        self._kinds = {}  # name of a trained parameter -> (kind, site)
+        self._trained = {}  # name -> parameter of the backbone
+        self.places = {}  # name of a module -> (method, layer, site)
+        backbone.fingerprint()  # of the weights as loaded, before any training
+        backbone.requires_grad_(False)
+        backbone.serve(self)
+        last_norm = self.points.last_norm
+        for method_ in self.methods:
+            before = len(self._kinds)
+            method_.attach(self)
+            if len(self._kinds) == before and method_.name != "linear":
+                raise UserError(
+                    f"The method {method_.name} found nothing to train in "
+                    f"{backbone.source}."
+                )
+        for name, parameter in last_norm.named_parameters():
+            free = not parameter.requires_grad or self._is_site_norm(parameter)
+            if free and not backbone.has_head:
+                self._train(f"last_norm.{name}", parameter, "last_norm", "")
+        for part in self.besides:
+            self._train_side_modules(part)
+        if not self._kinds:
+            raise UserError(
+                f"Nothing would train: {backbone.source} has a head of its own, and "
+                "linear adds nothing to it."
+            )
+        self.train()
+
+    # What methods call
+
+    def add(self, method, layer, site, module):
+        """Register a method's module at a site of a layer; returns it. A module whose
+        tokens read later ones says so with a true `sees_later`."""
+        if layer.points.is_decoder and getattr(module, "sees_later", False):
+            raise UserError(
+                f"The method {method.name} does not suit a decoder, where no token may "
+                "read later ones: restrict it with --parts=[encoder]."
+            )
+        key = f"{layer.name}_{site}_{method.name}"
+        if key in self.petl:
+            raise UserError(f"The method {method.name} is given twice.")
+        self.petl[key] = module
+        self.places[key] = method, layer, site
+        for name, _ in module.named_parameters():
+            self._kinds[f"{key}.{name}"] = ("petl", site)
+        return module
+
+    def train_norm(self, layer, site):
+        """Train the LayerNorm of a site."""
+        for name, parameter in layer.norms[site].named_parameters():
+            if not parameter.requires_grad:
+                self._train(
+                    f"{layer.name}_{site}_norm.{name}",
+                    parameter,
+                    "site_norms",
+                    site,
+                )
+
+    def train_parameter(self, module, attribute):
+        """Train one parameter of a module of the backbone."""
+        parameter = getattr(module, attribute)
+        if not parameter.requires_grad:
+            self._train(self._place(module, attribute), parameter, "petl", "")
+
+    def train_backbone(self):
+        """Train everything, with the backbone in train mode."""
+        self.pinned = False
+        idle = {id(p) for p in self.backbone.idle_parameters()}
+        for name, parameter in self.backbone.named_parameters():
+            if id(parameter) not in idle:
+                name = name.removeprefix("model.")
+                self._train(f"backbone.{name}", parameter, "backbone", "")
+
+    # Running
+
+    def train(self, mode=True):
+        """Set train mode for what trains; the frozen backbone stays in eval mode,
+        but for SpecAugment."""
+        super().train(mode)
+        if self.pinned:
+            self.backbone.eval()
+        self.backbone.augment = mode
+        return self
+
+    def forward(self, *inputs, **options):
+        """Hidden states; arguments and result are those of the backbone."""
+        return self.backbone(*inputs, **options)
+
+    # What trains
+
+    def groups(self):
+        """The trained parameters, as a list of `Group`."""
+        groups = {}
+        for name, parameter in self.trained_parameters().items():
+            groups.setdefault(self._kinds[name], {})[name] = parameter
+        return [Group(*key, parameters) for key, parameters in groups.items()]
+
+    def trained_parameters(self):
+        """Every trained parameter by name, those of the backbone after the method's."""
+        return {**dict(self.petl.named_parameters()), **self._trained}
+
+    def decays(self, name, parameter):
+        """Whether weight decay suits a parameter: not biases, norms, scales, prompts
+        and prefixes."""
+        key, _, inner = name.partition(".")
+        spared = getattr(self.petl[key], "no_decay", ()) if key in self.petl else ()
+        return parameter.ndim > 1 and inner not in spared
+
+    def backbone_tensors(self):
+        """`{parameter of the backbone: its trained value}`; not copies."""
+        return {p: p.data for p in self._trained.values()}
+
+    def trained_state(self):
+        """All tensors that training changes, buffers included, by name; not copies."""
+        return {
+            **self.petl.state_dict(),
+            **{n: p.data for n, p in self._trained.items()},
+        }
+
+    def load_trained_state(self, state):
+        """Put back what `trained_state` gave; every tensor must be there and fit.
+
+        Raises
+        ------
+        UserError
+            Naming what is missing, left over or of another shape.
+        """
+        check_same_tensors(self.trained_state(), state, "the model")
+        with torch.no_grad():
+            for name, tensor in self.trained_state().items():
+                tensor.copy_(state[name])
+
+    # Merging
+
+    def merge(self):
+        """Fold the methods into the backbone's weights: equal outputs, no hooks.
+
+        Raises
+        ------
+        UserError
+            If a method cannot be merged.
+        """
+        stuck = [m.name for m in self.methods if not m.mergeable]
+        if stuck:
+            raise UserError(
+                f"The method {stuck[0]} cannot be merged: its modules are no part of "
+                "a linear projection."
+            )
+        if not self.merged:
+            for method in self.methods:
+                method.merge(self)
+            self.backbone.serve(None)
+            self.merged = True
+
+    def unmerge(self):
+        """Undo `merge`; the weights are bit-equal to those before it."""
+        if self.merged:
+            for method in reversed(self.methods):
+                method.unmerge(self)
+            self.backbone.serve(self)
+            self.merged = False
+
+    # Features below the head, which a linear probe computes only once
+
+    @property
+    def frozen_below_head(self):
+        """Whether nothing trains but the last LayerNorm and the head."""
+        return {kind for kind, _ in self._kinds.values()} == {"last_norm"}
+
+    def features(self, wavs, wav_lens, head):
+        """What the head reads of each layer, before the last LayerNorm's weights.
+
+        The last LayerNorm's weights and means over tokens commute, so that what the
+        head reads of the standardised tokens is all that a trained norm and head need.
+
+        Returns
+        -------
+        features : torch.Tensor
+            `(batch, steps, layers, hidden)`.
+        counts : torch.Tensor
+            `(batch,)`, valid steps.
+        """
+        seen = []
+        norm = self.points.last_norm
+        handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            tokens = self(wavs, wav_lens, all_layers=head.weighted_sum)
+        finally:
+            handle.remove()
+        plain = F.layer_norm(seen[-1], norm.normalized_shape, eps=norm.eps)
+        last = replace(tokens, hidden=plain)
+        return head.features((*head.layers(tokens)[:-1], last))
+
+    def head_from_features(self, features, counts, head):
+        """The head's output from `features`."""
+        norm = self.points.last_norm
+        last = features[:, :, -1:] * norm.weight + norm.bias
+        return head.predict(torch.cat([features[:, :, :-1], last], 2), counts)
+
+    # Helpers
+
+    def _train_side_modules(self, part):
+        one_of("besides", part, self.backbone.side_modules)
+        for path in self.backbone.side_modules[part]:
+            module = self.backbone.model.get_submodule(path)
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    self._train(f"backbone.{path}.{name}", parameter, "head", part)
+
+    def _train(self, name, parameter, kind, site):
+        # A tensor of its own: whoever holds the pretrained one keeps it as it was
+        parameter.data = parameter.data.clone()
+        parameter.requires_grad_(True)
+        self._drop(parameter)
+        self._trained[name] = parameter
+        self._kinds[name] = (kind, site)
+
+    def _drop(self, parameter):
+        for name in [n for n, p in self._trained.items() if p is parameter]:
+            del self._trained[name], self._kinds[name]
+
+    def _is_site_norm(self, parameter):
+        kinds = [self._kinds[n][0] for n, p in self._trained.items() if p is parameter]
+        return kinds in (["site_norms"], ["backbone"])
+
+    def _place(self, module, attribute):
+        """Name of a backbone's parameter by layer and place, where it has one."""
+        parts = self.backbone.parts.values()
+        for layer in (layer for points in parts for layer in points.layers):
+            places = {f"{s}_norm": norm for s, norm in layer.norms.items()}
+            places |= {s: site.module for s, site in layer.projections.items()}
+            places |= dict(layer.module.named_modules())
+            for place, found in places.items():
+                if found is module:
+                    return f"{layer.name}_{place}.{attribute}"
+        if module is self.points.last_norm:
+            return f"last_norm.{attribute}"
+        names = {m: name for name, m in self.backbone.model.named_modules()}
+        return f"backbone.{names[module]}.{attribute}"
+
+
+def check_same_tensors(expected, given, where):
+    """Raise a UserError unless both dicts have the same names and shapes."""
+    missing, extra = expected.keys() - given.keys(), given.keys() - expected.keys()
+    if missing or extra:
+        name = sorted(missing or extra)[0]
+        raise UserError(
+            f"The tensors do not fit {where}: {len(missing)} are missing and "
+            f"{len(extra)} are extra ({name}, for one)."
+        )
+    for name, tensor in expected.items():
+        if tensor.shape != given[name].shape:
+            raise UserError(
+                f"The tensor {name} has the shape {tuple(given[name].shape)}, "
+                f"{where} needs {tuple(tensor.shape)}."
+            )

@@ -1,0 +1,24 @@
+"""Valid places of padded batches."""
+
+import torch
+
+
+def sample_counts(wavs, wav_lens):
+    """Relative lengths to numbers of samples, `(batch,)`."""
+    samples = wavs.shape[1]
+    if wav_lens is None:
+        return wavs.new_full((wavs.shape[0],), samples, dtype=torch.long)
+    return (wav_lens.to(wavs.device) * samples).round().long().clamp(1, samples)
+
+
+def valid(counts, length):
+    """Mask `(batch, length)` that is True for the first `counts` places."""
+    return torch.arange(length, device=counts.device) < counts.unsqueeze(1)
+
+
+def masked_mean(x, mask=None):
+    """Mean over the valid time steps: `(batch, time, size)` to `(batch, size)`."""
+    if mask is None:
+        return x.mean(1)
+    weights = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weights).sum(1) / weights.sum(1).clamp(min=1)

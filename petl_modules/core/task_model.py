@@ -1,0 +1,78 @@
+"""An adapted model and its head as one module: what a Brain trains and checkpoints."""
+
+import torch
+from safetensors.torch import load_file, save_file
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from torch import nn
+
+from petl_modules.core.adapted import check_same_tensors
+
+
+@register_checkpoint_hooks
+class TaskModel(nn.Module):
+    """Waveforms to a head's output; checkpoints hold what trains and nothing else.
+
+    Arguments
+    ---------
+    model : AdaptedModel
+    head : torch.nn.Module
+        Maps `Tokens` to the task's output.
+    """
+
+    def __init__(self, model, head):
+        super().__init__()
+        self.model, self.head = model, head
+
+    def forward(self, wavs=None, wav_lens=None, features=None, **inputs):
+        """The head's output, from waveforms (and what else the backbone reads) or from
+        cached `AdaptedModel.features`."""
+        if features is not None:
+            return self.model.head_from_features(*features, self.head)
+        layers = self.head.weighted_sum
+        return self.head(self.model(wavs, wav_lens, all_layers=layers, **inputs))
+
+    def parameter_groups(self, decay_all=False):
+        """What trains, as optimizer groups: decayed, and spared from weight decay.
+
+        Arguments
+        ---------
+        decay_all : bool
+            Spare nothing.
+        """
+        named = self.model.trained_parameters()
+        decays = {n: decay_all or self.model.decays(n, p) for n, p in named.items()}
+        for name, parameter in self.head.named_parameters():
+            named[f"head.{name}"] = parameter
+            decays[f"head.{name}"] = decay_all or parameter.ndim > 1
+        groups = [
+            {"params": [p for n, p in named.items() if decays[n]]},
+            {"params": [p for n, p in named.items() if not decays[n]]},
+        ]
+        groups[1]["weight_decay"] = 0.0
+        return [group for group in groups if group["params"]]
+
+    def state(self):
+        """All tensors that training changes, by name; not copies."""
+        head = {f"head.{n}": t for n, t in self.head.state_dict().items()}
+        return {**self.model.trained_state(), **head}
+
+    @mark_as_saver
+    def _save(self, path):
+        tensors = {n: t.detach().cpu().contiguous() for n, t in self.state().items()}
+        save_file(tensors, path)
+
+    @mark_as_loader
+    def _load(self, path, end_of_epoch):
+        del end_of_epoch
+        self.load_state(load_file(path), f"the checkpoint {path}")
+
+    def load_state(self, saved, where="the model"):
+        """Put back what `state` gave; `where` it is from, for a complaint."""
+        check_same_tensors(self.state(), saved, where)
+        with torch.no_grad():
+            for name, tensor in self.state().items():
+                tensor.copy_(saved[name])

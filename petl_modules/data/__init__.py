@@ -1,0 +1,24 @@
+"""Data sets: how layouts are read, clips checked, split, decoded and batched."""
+
+from petl_modules.data.manifests import SPLITS, Prepared, make_manifests
+from petl_modules.data.reading import is_audio, read_clip
+from petl_modules.data.tables import (
+    data_folder_of,
+    inside,
+    read_lines,
+    read_table,
+    whole_number,
+)
+
+__all__ = [
+    "SPLITS",
+    "Prepared",
+    "data_folder_of",
+    "inside",
+    "is_audio",
+    "make_manifests",
+    "read_clip",
+    "read_lines",
+    "read_table",
+    "whole_number",
+]

@@ -1,0 +1,119 @@
+"""Features that are computed once: for a linear probe, everything below its head."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from petl_modules.files import digest, listing
+
+logger = logging.getLogger(__name__)
+
+PART_SECONDS = 60  # of work that a kill can lose
+
+
+def cached_features(folder, model, head, dataset, batch_size, device, progress=True):
+    """The features that the head reads of every clip of a data set.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where they are kept, in one folder for one backbone, preprocessing and head. A
+        killed run goes on with what it had computed.
+    model : AdaptedModel
+        With `frozen_below_head`.
+    head : Head
+        Of `petl_modules.tasks.heads`.
+    dataset : DynamicItemDataset
+        With wav and sig.
+    batch_size : int
+    device : str or torch.device
+    progress : bool
+        Whether a bar is shown.
+
+    Returns
+    -------
+    dict
+        `{wav: (steps, layers, hidden)}`.
+    """
+    folder = Path(folder) / key_of(model, head)
+    known = load(folder)
+    wavs = [dataset.data[i]["wav"] for i in dataset.data_ids]
+    names = {wav: clip_key(wav, model.backbone.max_duration) for wav in wavs}
+    missing = [i for i, wav in enumerate(wavs) if names[wav] not in known]
+    model.eval()
+    # clips of one length go together, so that nothing is padded for nothing
+    missing.sort(key=lambda i: dataset.data[dataset.data_ids[i]]["duration"])
+    batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+    bar = tqdm(batches, desc="features", leave=False, disable=not progress)
+    part, began = {}, time.monotonic()
+    with torch.no_grad():
+        for batch in bar:
+            clips = [dataset[i] for i in batch]
+            sigs = [clip["sig"] for clip in clips]
+            padded = torch.nn.utils.rnn.pad_sequence(sigs, batch_first=True).to(device)
+            lens = torch.tensor([len(sig) / padded.shape[1] for sig in sigs])
+            features, counts = model.features(padded, lens.to(device), head)
+            for clip, steps, n in zip(clips, features.cpu(), counts, strict=True):
+                part[names[clip["wav"]]] = steps[:n].clone()
+            if batch is batches[-1] or time.monotonic() - began > PART_SECONDS:
+                save(folder, part)
+                known |= part
+                part, began = {}, time.monotonic()
+    cached = len(wavs) - len(missing)
+    logger.info("Features: %d computed, %d from the cache.", len(missing), cached)
+    return {wav: known[name] for wav, name in names.items()}
+
+
+def mib_of_features(model, head, dataset):
+    """Mebibytes that the features of a data set take, or a little more."""
+    backbone, steps = model.backbone, len(dataset)
+    if not head.pooling:
+        seconds = [dataset.data[key]["duration"] for key in dataset.data_ids]
+        samples = (torch.tensor(seconds) * backbone.sample_rate).round().long()
+        steps = int(backbone.steps(samples).sum())
+    layers = backbone.num_layers + 1 if head.weighted_sum else 1
+    return steps * layers * backbone.hidden_size * 4 / 2**20
+
+
+def key_of(model, head):
+    """What all features of one file share."""
+    facts = {
+        "backbone": model.backbone.fingerprint(),
+        "preprocessing": model.backbone.preprocessing,
+        "axes": ["steps", "layers", "hidden"],
+        "pooling": head.pooling,
+        "weighted_sum": head.weighted_sum,
+        "normalize_layers": head.normalize_layers,
+    }
+    return digest(facts)[:20]
+
+
+def clip_key(wav, max_duration):
+    """A clip as it is now: its path, size, time of change, and cut."""
+    return digest([listing([wav]), max_duration])[:32]
+
+
+def save(folder, part):
+    """Write some clips' tensors beside those that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{digest(sorted(part))[:20]}.safetensors"
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
+    save_file(part, partial)
+    partial.replace(path)
+
+
+def load(folder):
+    """The tensors of a cache folder, but for damaged files."""
+    known = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            known |= load_file(path)
+        except SafetensorError:
+            logger.warning("%s is damaged; its features are computed again.", path)
+    return known

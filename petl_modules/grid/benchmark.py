@@ -1,0 +1,235 @@
+"""Many runs by one command: `python -m petl_modules.benchmark {list,run,report} FILE`.
+
+The file names recipes, methods, overrides and seeds; folds come from the recipes. A
+job is one recipe's command line for one method, fold and seed. `list` prints the jobs,
+`run` runs those that are not done, and `report` writes tables and plots.
+"""
+
+import argparse
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML, YAMLError
+
+from petl_modules.errors import UserError
+from petl_modules.grid.jobs import Job, as_text
+from petl_modules.grid.report import read_job, write_report
+from petl_modules.grid.schedule import run_here, submit
+from petl_modules.train.config import refuse_misspelt
+
+# Of a file, with what they are if they are not given
+KEYS = {
+    "recipes": None,
+    "methods": None,
+    "seeds": [0],
+    "overrides": {},
+    "variants": [{}],
+    "output_folder": None,
+    "parallel": 1,
+    "processes": 1,
+    "slurm": {},
+}
+# Set by the file itself
+RESERVED = ("method", "seed", "output_folder", "run_folder")
+PATHS = ("data_folder", "source")
+IN_RUN_NAME = ("few_shot", "method", "task")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a file asks for.
+
+    Attributes
+    ----------
+    folder : Path
+        Of all results.
+    jobs : list of petl_modules.grid.jobs.Job
+    parallel : int
+        Jobs at a time on this machine.
+    slurm : dict
+        Options of sbatch, by their long names.
+    """
+
+    folder: Path
+    jobs: list
+    parallel: int
+    slurm: dict
+
+
+def load_benchmark(path):
+    """Read and check a file.
+
+    Arguments
+    ---------
+    path : str or Path
+        In yaml. `recipes`: a list of `{recipe: FOLDER, name: NAME, key: value, ...}`;
+        `methods`: a list of names, or of `{method: NAME, key: value, ...}`; and, if
+        wanted, `seeds`, `overrides` (of all jobs), `variants` (a list of overrides,
+        each for all jobs), `output_folder`, `parallel`, `processes`, `slurm`.
+
+    Returns
+    -------
+    Benchmark
+
+    Raises
+    ------
+    UserError
+        For anything that a recipe would refuse, before any of them runs.
+    """
+    given = read(path)
+    folder = given["output_folder"] or f"results/{Path(path).stem}"
+    folder = Path(expanded(folder)).resolve()
+    jobs = {}
+    for recipe, variant, method, seed in itertools.product(
+        recipes_of(given, path),
+        given["variants"],
+        methods_of(given, path),
+        given["seeds"],
+    ):
+        try:
+            made = make_jobs(folder, recipe, variant, method, seed, given)
+        except UserError as error:
+            raise UserError(f"{path}, {recipe['name']}: {error}") from None
+        for job in made:
+            if job.folder in jobs:
+                raise UserError(
+                    f"{path} asks twice for {job.folder.relative_to(folder)}: give "
+                    "recipes that stand there twice a name of their own."
+                )
+            jobs[job.folder] = job
+    return Benchmark(folder, [*jobs.values()], given["parallel"], given["slurm"])
+
+
+def main(argv=None):
+    """The command line; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("action", choices=("list", "run", "report"))
+    parser.add_argument("file", help="yaml: recipes, methods, overrides, seeds")
+    parser.add_argument(
+        "--slurm", action="store_true", help="run: submit to SLURM as a job array"
+    )
+    options = parser.parse_args(argv)
+    benchmark = load_benchmark(options.file)
+    if options.action == "list":
+        return show(benchmark)
+    if options.action == "report":
+        runs = [read_job(job) for job in benchmark.jobs]
+        return write_report(runs, benchmark.folder, benchmark.folder / "report")
+    states = [job.state() for job in benchmark.jobs]
+    waiting = [
+        job
+        for job, state in zip(benchmark.jobs, states, strict=True)
+        if state != "done"
+    ]
+    print(f"{states.count('done')} of {len(states)} jobs are done.")
+    if not waiting:
+        return 0
+    if options.slurm:
+        return submit(waiting, benchmark.folder, benchmark.slurm)
+    return run_here(waiting, benchmark.folder, benchmark.parallel)
+
+
+# Helpers
+
+
+def show(benchmark):
+    """Print every job's state and command line."""
+    for job in benchmark.jobs:
+        print(f"{job.state():6}{job.shown()}")
+    return 0
+
+
+def make_jobs(folder, recipe, variant, method, seed, given):
+    """The jobs of all folds of one recipe and method."""
+    settings = {**given["overrides"], **recipe["settings"], **variant, **method}
+    for key in RESERVED:
+        if key in settings and (key != "method" or key not in method):
+            raise UserError(f"{key} cannot be among the overrides.")
+    for key in PATHS:
+        if isinstance(settings.get(key), str):
+            settings[key] = full_path(settings[key])
+    own = {k: v for k, v in {**variant, **method}.items() if k not in IN_RUN_NAME}
+    label = ",".join(f"{key}={as_text(value)}" for key, value in own.items())
+    home = folder / recipe["name"] / label.replace("/", "-")
+    settings = {**settings, "seed": seed, "output_folder": str(home)}
+    job = Job(recipe["recipe"], tuple(settings.items()), given["processes"])
+    folds = job.config["folds"]
+    if not folds or job.config["fold"] is not None:
+        return [job]
+    return [
+        Job(recipe["recipe"], (*settings.items(), ("fold", fold)), given["processes"])
+        for fold in folds
+    ]
+
+
+def recipes_of(given, path):
+    """`{recipe, name, settings}` of each."""
+    found = []
+    for entry in given["recipes"]:
+        entry = {"recipe": entry} if isinstance(entry, str) else dict(entry)
+        if not isinstance(entry.get("recipe"), str):
+            raise UserError(f"{path} has an entry of recipes without recipe: {entry}.")
+        recipe = entry.pop("recipe")
+        name = str(entry.pop("name", recipe))
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise UserError(f"{path}: give the recipe {recipe} a name.")
+        found.append({"recipe": recipe, "name": name, "settings": entry})
+    return found
+
+
+def methods_of(given, path):
+    """The overrides of each method, its name among them."""
+    found = []
+    for entry in given["methods"]:
+        entry = {"method": entry} if isinstance(entry, str) else dict(entry)
+        if "method" not in entry:
+            raise UserError(f"{path} has an entry of methods without method: {entry}.")
+        found.append(entry)
+    return found
+
+
+def read(path):
+    """The file's keys, all of them, each of its type."""
+    try:
+        given = YAML(typ="safe", pure=True).load(Path(path))
+    except OSError:
+        raise UserError(f"There is no file {path}.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path} is no yaml: {first}.") from None
+    if not isinstance(given, dict):
+        raise UserError(f"{path} holds no keys.")
+    for key in given:
+        refuse_misspelt(key, KEYS, path)
+    given = {**KEYS, **given}
+    for key, kind, what in (
+        ("recipes", str | dict, "names or mappings"),
+        ("methods", str | dict, "names or mappings"),
+        ("variants", dict, "mappings"),
+        ("seeds", int, "whole numbers"),
+    ):
+        value = given[key]
+        fine = isinstance(value, list) and value
+        if not fine or not all(isinstance(v, kind) for v in value):
+            raise UserError(f"{path} needs {key}: a list of {what}.")
+    for key in ("parallel", "processes"):
+        if type(given[key]) is not int or given[key] < 1:
+            raise UserError(f"{path}: {key} must be a whole number of at least 1.")
+    for key in ("overrides", "slurm"):
+        if not isinstance(given[key], dict):
+            raise UserError(f"{path}: {key} must be a mapping.")
+    return given
+
+
+def full_path(text):
+    """A path with its variables filled in, absolute if it is a folder here; hub ids
+    stay as they are."""
+    path = Path(expanded(text))
+    return str(path.resolve()) if path.is_dir() else expanded(text)
+
+
+def expanded(text):
+    """A path with ~ and $VARIABLES filled in."""
+    return os.path.expanduser(os.path.expandvars(str(text)))

@@ -1,0 +1,228 @@
+"""One run of a recipe as a command line, in a process of its own."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from petl_modules.errors import Damaged, UserError
+from petl_modules.files import write_json
+from petl_modules.train.config import load_config, parse
+from petl_modules.train.experiment import (
+    RESULTS,
+    finished,
+    read_results,
+    run_folder,
+    with_full_paths,
+)
+
+logger = logging.getLogger(__name__)
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+LOG, FAILURE, LOCK = "log.txt", "failure.json", "lock"
+STOPPED = (130, -signal.SIGINT)
+EXCEPTION = re.compile(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception)\b.*)")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with all its settings, for one fold and seed.
+
+    Attributes
+    ----------
+    recipe : str
+        A folder in `recipes/`, or a path.
+    settings : tuple
+        `(key, value)` of the command line, checked as the recipe checks them.
+    processes : int
+        That train together, by torchrun.
+
+    Raises
+    ------
+    UserError
+        For a recipe or setting that there is not.
+    """
+
+    recipe: str
+    settings: tuple
+    processes: int = 1
+
+    def __post_init__(self):
+        if not (self.home / "train.py").is_file():
+            raise UserError(f"There is no recipe {self.recipe}: no train.py is there.")
+        _ = self.config  # refuses what the recipe would refuse
+
+    @property
+    def home(self):
+        """The recipe's folder."""
+        own = RECIPES / self.recipe
+        return own if own.is_dir() else Path(self.recipe).resolve()
+
+    @cached_property
+    def config(self):
+        """The complete config."""
+        hparams = self.home / "hparams" / "adapter.yaml"
+        return with_full_paths(load_config(hparams, self.arguments))
+
+    @cached_property
+    def folder(self):
+        """Where the run leaves its results."""
+        return run_folder(self.config, self.config["fold"])
+
+    @property
+    def arguments(self):
+        """The overrides of the command line."""
+        return [f"--{key}={as_text(value)}" for key, value in self.settings]
+
+    def command(self, python=sys.executable, start=None):
+        """The command line; paths relative to `start` if that is given."""
+        files = [self.home / "train.py", self.home / "hparams" / "adapter.yaml"]
+        if start is not None:
+            files = [os.path.relpath(path, start) for path in files]
+        launch = ["-m", "torch.distributed.run", "--standalone"]
+        launch = [*launch, f"--nproc_per_node={self.processes}"]
+        together = launch if self.processes > 1 else []
+        return [python, *together, *map(str, files), *self.arguments]
+
+    def shown(self):
+        """The command line for a shell in this folder."""
+        return shlex.join(self.command("python", Path.cwd()))
+
+    def results(self):
+        """The results if the job is done, else None.
+
+        Raises
+        ------
+        UserError
+            If its folder holds damaged results, or a run of other settings.
+        """
+        return finished(self.config, self.folder)
+
+    def state(self):
+        """done, failed, or to do; a UserError if a run of other settings is there."""
+        try:
+            if self.results() is not None:
+                return "done"
+        except Damaged:
+            return "to do"
+        return "to do" if failure(self.folder) is None else "failed"
+
+
+def run_job(command, folder, environment=None, shielded=False):
+    """Run a command line to its end, unless its results are there already.
+
+    What it prints goes to log.txt in the folder, and why it failed to failure.json.
+    Another process that runs the same job is waited for, since both would write the
+    same files.
+
+    Arguments
+    ---------
+    command : list of str
+    folder : Path
+        Of the run.
+    environment : dict or None
+        Variables beside those of this process.
+    shielded : bool
+        Let the signals pass that SLURM sends to all processes of a job ahead of its
+        end: whoever started the run answers them.
+
+    Returns
+    -------
+    str or None
+        Why it failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        open(folder / LOCK, "w") as lock,
+        open(folder / LOG, "a+", encoding="utf-8", errors="replace") as log,
+    ):
+        wait_for(lock, folder)
+        if done(folder):
+            return None
+        (folder / FAILURE).unlink(missing_ok=True)
+        (folder / RESULTS).unlink(missing_ok=True)  # damaged
+        begin = log.seek(0, os.SEEK_END)
+        process = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            pass_fds=[lock.fileno()],  # held as long as either of us lives
+            preexec_fn=ignore_warnings if shielded else None,
+            check=False,
+        )
+        if process.returncode == 0 and done(folder):
+            return None
+        log.seek(begin)
+        reason = why(log.read(), process.returncode)
+    if process.returncode not in STOPPED:
+        said = {"reason": reason, "status": process.returncode, "command": command}
+        write_json(folder / FAILURE, said)
+    return reason
+
+
+def failure(folder):
+    """Why the run in a folder failed, or None if it is not known to have."""
+    try:
+        return json.loads((folder / FAILURE).read_text(encoding="utf-8"))["reason"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError):
+        return f"{folder / FAILURE} is damaged"
+
+
+def as_text(value):
+    """A value as the command line takes it."""
+    if isinstance(value, str) and parse([f"--key={value}"]) == {"key": value}:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+# Helpers
+
+
+def ignore_warnings():
+    """Ignore what SLURM sends ahead of a job's end."""
+    for warning in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(warning, signal.SIG_IGN)
+
+
+def wait_for(lock, folder):
+    """Hold the lock of a job."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("Waiting for another process that runs %s", folder)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def done(folder):
+    """Whether complete results are in a folder."""
+    try:
+        return read_results(folder / RESULTS) is not None
+    except Damaged:
+        return False
+
+
+def why(text, status):
+    """The sentence that a failed run ended in."""
+    lines = [line.strip() for line in text.splitlines()]
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    for line in reversed(lines):
+        found = EXCEPTION.match(line)
+        if found and "ChildFailedError" not in line:
+            return found[1]
+    if status < 0:
+        return f"It was killed by {signal.Signals(-status).name}."
+    return f"It ended with status {status} and no word."

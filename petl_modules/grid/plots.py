@@ -1,0 +1,168 @@
+"""Plots of results, each as PNG and SVG."""
+
+from collections import defaultdict
+from itertools import cycle
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+from petl_modules.methods import method_table
+from petl_modules.tasks.metrics import lower_is_better, unit
+from petl_modules.tasks.pictures import confusion_matrix
+
+MARKERS = "osD^vP*X<>"
+PANEL = (4.6, 3.8)  # inches
+
+
+def trade_off(tasks, stem):
+    """A metric against trained parameters, with the Pareto front: for each task a
+    panel, for each row a point with its standard deviation. Of few-shot rows those of
+    the most clips are shown.
+
+    Arguments
+    ---------
+    tasks : list of petl_modules.grid.report.Task
+    stem : Path
+        Of the files, without suffix.
+
+    Returns
+    -------
+    Path
+        The PNG.
+    """
+    figure, panels = side_by_side(len(tasks))
+    looks = styles(tasks)
+    for axes, task in zip(panels, tasks, strict=True):
+        points, most = [], shots_of(task)[-1]
+        for row in task.rows:
+            if row.few_shot != most:
+                continue
+            size, mean = sum(row.trained.values()), row.mean(task.metric)
+            std = row.std(task.metric)
+            look = {"linestyle": "none", **looks[row.label]}
+            axes.errorbar(size, mean, yerr=std, label=row.label, **look)
+            points.append((size, mean))
+        front = pareto_front(points, lower_is_better(task.metric))
+        sizes, means = zip(*front, strict=True)
+        axes.step(sizes, means, where="post", color="0.6", zorder=0)
+        title = task.name if most is None else f"{task.name}, {most} clips a class"
+        axes.set(xscale="log", xlabel="trained parameters", title=title)
+        axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
+    return save(with_legend(figure, panels), stem)
+
+
+def few_shot_curves(tasks, stem):
+    """A metric against training clips per class; arguments and result as of
+    `trade_off`."""
+    figure, panels = side_by_side(len(tasks))
+    looks = styles(tasks)
+    for axes, task in zip(panels, tasks, strict=True):
+        curves, ticks = defaultdict(list), shots_of(task)
+        for row in task.rows:
+            point = ticks.index(row.few_shot), row.mean(task.metric)
+            curves[row.label].append((*point, row.std(task.metric) or 0.0))
+        for name, curve in curves.items():
+            x, means, stds = zip(*curve, strict=True)
+            axes.errorbar(x, means, yerr=stds, label=name, **looks[name])
+        labels = ["all" if count is None else str(count) for count in ticks]
+        axes.set_xticks(range(len(ticks)), labels)
+        axes.set(xlabel="training clips per class", title=task.name)
+        axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
+    return save(with_legend(figure, panels), stem)
+
+
+def confusions(pairs, title, stem):
+    """How often each class is taken for each, in percent of its clips.
+
+    Arguments
+    ---------
+    pairs : list of tuple
+        `(label, prediction)` of clips, of all folds and seeds.
+    title : str
+    stem : Path
+
+    Returns
+    -------
+    Path
+        The PNG.
+    """
+    labels = sorted({label for pair in pairs for label in pair})
+    figure = confusion_matrix(*zip(*pairs, strict=True), labels, normalize="true")
+    figure.axes[0].set_title(title)
+    return save(figure, stem)
+
+
+def pareto_front(points, lower=False):
+    """The points `(size, value)` that no other beats with as few parameters.
+
+    Example
+    -------
+    >>> pareto_front([(10, 0.5), (20, 0.4), (30, 0.9)])
+    [(10, 0.5), (30, 0.9)]
+    """
+    sign, front = -1 if lower else 1, []
+    for size, value in sorted(points, key=lambda p: (p[0], -sign * p[1])):
+        if not front or sign * value > sign * front[-1][1]:
+            front.append((size, value))
+    return front
+
+
+# Helpers
+
+
+def side_by_side(count):
+    """A figure with so many panels in a row."""
+    figure, panels = pyplot.subplots(
+        1,
+        count,
+        figsize=(PANEL[0] * count + 1.5, PANEL[1]),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes in panels[0]:
+        axes.grid(alpha=0.3)
+    return figure, panels[0]
+
+
+def with_legend(figure, panels):
+    """The figure, every name once."""
+    entries = {}
+    for axes in panels:
+        handles, names = axes.get_legend_handles_labels()
+        entries |= {
+            n: h for n, h in zip(names, handles, strict=True) if n not in entries
+        }
+    figure.legend(entries.values(), entries.keys(), loc="outside right upper")
+    return figure
+
+
+def styles(tasks):
+    """Colours of the methods, the same in all plots, and markers of the rows, by
+    label."""
+    rows = {row.label: row for task in tasks for row in task.rows}
+    colours, names = pyplot.get_cmap("tab20"), [*method_table()]
+    return {
+        label: {
+            "color": colours(names.index(row.method) % colours.N),
+            "marker": marker,
+            "capsize": 3,
+        }
+        for (label, row), marker in zip(rows.items(), cycle(MARKERS), strict=False)
+    }
+
+
+def shots_of(task):
+    """The numbers of clips per class, None (all of them) last."""
+    shots = {row.few_shot for row in task.rows}
+    return sorted(shots - {None}) + [None] * (None in shots)
+
+
+def save(figure, stem):
+    """Write a figure as PNG and SVG; returns the PNG's path."""
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "png")]
+    for path in paths:
+        figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return paths[-1]

@@ -1,0 +1,167 @@
+"""The best learning rate and size of a method on a task:
+`python -m petl_modules.search RECIPE --method=NAME [--trials=N] [--key=value ...]`.
+
+Optuna proposes them, each trial is a run of the recipe, and only the validation set
+is looked at. The same command goes on with a search that was interrupted.
+"""
+
+import argparse
+import fcntl
+import sys
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from petl_modules.errors import UserError
+from petl_modules.grid.jobs import Job, as_text, run_job
+from petl_modules.methods import method_entry
+from petl_modules.tasks.metrics import lower_is_better, main_metric
+from petl_modules.train.config import parse
+from petl_modules.train.experiment import HARMLESS
+
+RANGE = 10  # times smaller and larger than the method's own learning rate
+OVER = (TrialState.COMPLETE, TrialState.FAIL)
+
+
+def search(recipe, settings, trials, folder=None):
+    """Search, or go on with it.
+
+    Arguments
+    ---------
+    recipe : str
+        A folder in `recipes/`, or a path.
+    settings : dict
+        The command line's: `{key: value}`. Of a recipe with folds the first is taken,
+        unless `fold` is among them.
+    trials : int
+        In all, those that failed and those of earlier calls included.
+    folder : Path or None
+        Where runs and trials are kept; None for results/search/RECIPE/METHOD.
+
+    Returns
+    -------
+    dict
+        The best trial's settings.
+
+    Raises
+    ------
+    UserError
+        If the method's own settings fail, or the folder holds another search.
+    """
+    settings = {**settings, "test": False}
+    job = Job(recipe, tuple(settings.items()))
+    if job.config["folds"] and job.config["fold"] is None:
+        settings["fold"] = job.config["folds"][0]
+        job = Job(recipe, tuple(settings.items()))
+    config = job.config
+    name = f"{config['recipe']}/{config['method']}"
+    folder = Path(folder or Path("results/search") / name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another search runs in {folder}.") from None
+        study = take_up(folder, config)
+        space = space_of(config)
+        while sum(trial.state in OVER for trial in study.trials) < trials:
+            run_trial(study, space, recipe, settings, folder)
+    try:
+        return rounded(study.best_params)
+    except ValueError:
+        raise UserError(f"All {trials} trials failed: see {folder}.") from None
+
+
+def main(argv=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    parser.add_argument("recipe", help="a folder in recipes/, or a path")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--output_folder")
+    options, others = parser.parse_known_args(argv)
+    settings = parse(others)
+    best = search(options.recipe, settings, options.trials, options.output_folder)
+    print("Best:", *(f"--{key}={as_text(value)}" for key, value in best.items()))
+
+
+# Helpers
+
+
+def take_up(folder, config):
+    """The study of a folder, as it was before a trial that was interrupted.
+
+    Trials that were under way are proposed once more: their runs go on.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / "trials.log")))
+    study = optuna.create_study(
+        storage=storage,
+        study_name="search",
+        direction="maximize",
+        load_if_exists=True,
+    )
+    facts = {
+        key: repr(value)
+        for key, value in config.settings().items()
+        if key not in HARMLESS
+    }
+    theirs = study.user_attrs.get("settings", facts)
+    for key in facts:
+        if theirs.get(key) != facts[key]:
+            raise UserError(
+                f"{folder} holds a search with {key}={theirs.get(key)}, now it is "
+                f"{facts[key]}: choose another --output_folder, or delete that one."
+            )
+    study.set_user_attr("settings", facts)
+    # another seed after each interruption, or the same draws would come again
+    seed = config["seed"] + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.PRUNED)
+        study.enqueue_trial(trial.params)
+    if not study.get_trials(states=[TrialState.COMPLETE, TrialState.WAITING]):
+        study.enqueue_trial({"lr": config["lr"]})
+    return study
+
+
+def space_of(config):
+    """What is searched: the learning rate about the method's own, and its sizes."""
+    lr = config["lr"]
+    sizes = method_entry(config["method"]).get("search", {})
+    return {
+        "lr": optuna.distributions.FloatDistribution(lr / RANGE, lr * RANGE, log=True),
+        **{
+            key: optuna.distributions.CategoricalDistribution(choices)
+            for key, choices in sizes.items()
+            if key not in config.given
+        },
+    }
+
+
+def run_trial(study, space, recipe, settings, folder):
+    """One trial, and a line about it."""
+    trial = study.ask(space)
+    params = rounded(trial.params)
+    label = ",".join(f"{key}={as_text(value)}" for key, value in params.items())
+    given = {**settings, **params, "output_folder": str(folder / label)}
+    job = Job(recipe, tuple(given.items()))
+    reason = run_job(job.command(), job.folder)
+    if reason is not None:
+        study.tell(trial, state=TrialState.FAIL)
+        print(f"trial {trial.number}: {label}: failed: {reason}", file=sys.stderr)
+        if not study.get_trials(states=[TrialState.COMPLETE]):
+            raise UserError(f"The first trial failed: {reason}")
+        return
+    metrics = job.results()["metrics"]["valid"]
+    metric = main_metric(job.config.settings(), metrics)
+    sign = -1 if lower_is_better(metric) else 1
+    study.tell(trial, sign * metrics[metric])
+    print(f"trial {trial.number}: {label}: valid {metric} {metrics[metric]:.4f}")
+
+
+def rounded(params):
+    """A trial's settings; three digits of a learning rate are enough."""
+    return {**params, "lr": float(f"{params['lr']:.3g}")}

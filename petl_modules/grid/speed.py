@@ -1,0 +1,368 @@
+"""How fast the methods are, next to full fine-tuning and to their textbook forms.
+
+`python -m petl_modules.speed` prints, from one run: module by module, a mixture or
+prefix against the form that one would write down first; the cached linear probe
+against the uncached one; two adapters that serve one batch against switching between
+them; and the step time and peak memory of every method on a whole backbone. Ratios
+are of medians in this run, on this machine.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+
+from petl_modules.backbones import load_backbone
+from petl_modules.backbones.attention import attention_with_prefix
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.measure import (
+    peak_memory_mib,
+    reset_peak_memory,
+    saved_activations,
+)
+from petl_modules.errors import known_device
+from petl_modules.methods import DenseMoA, SoftMoA, make_method, method_table
+from petl_modules.tasks.heads import ClassificationHead
+from petl_modules.use.adapter_file import save_adapter
+from petl_modules.use.inference import load_adapter
+
+
+def main(argv=None):
+    """Measure and print."""
+    options = parse(argv)
+    torch.manual_seed(0)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    console = Console()
+    console.print(
+        f"{options.device}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}, batch {options.batch_size}, medians of "
+        f"{options.repeats} runs"
+    )
+    console.print(module_table(options))
+    console.print(probe_table(options))
+    console.print(adapters_table(options))
+    console.print(method_steps(options))
+
+
+class StackedMoA(nn.Module):
+    """Dense-MoA as one writes it down: N adapters, N full-width outputs."""
+
+    def __init__(self, hidden_size, num_adapters, rank):
+        super().__init__()
+        self.experts = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(hidden_size, rank), nn.GELU(), nn.Linear(rank, hidden_size)
+            )
+            for _ in range(num_adapters)
+        )
+        self.router = nn.Linear(hidden_size, num_adapters)
+
+    def forward(self, x):
+        gates = self.router(x).softmax(-1)
+        outputs = torch.stack([expert(x) for expert in self.experts], -1)
+        return (outputs * gates.unsqueeze(-2)).sum(-1)
+
+
+class LoopedSoftMoA(SoftMoA):
+    """Soft-MoA with a loop over its experts."""
+
+    def forward(self, x, mask=None):
+        logits = torch.einsum("btd,dnp->btnp", x, self.slots)
+        dispatch = logits.softmax(1)
+        combine = logits.flatten(2).softmax(-1).view_as(logits)
+        output = torch.zeros_like(x)
+        for n in range(self.slots.shape[1]):
+            inputs = torch.einsum("btp,btd->bpd", dispatch[:, :, n], x)
+            narrow = F.gelu(inputs @ self.down[n] + self.down_bias[n])
+            slots = narrow @ self.up[n] + self.up_bias[n]
+            output = output + torch.einsum("btp,bpd->btd", combine[:, :, n], slots)
+        return output
+
+
+class PrefixAttention(nn.Module):
+    """One attention with 12 learned keys and values, fused or eager."""
+
+    def __init__(self, hidden_size, fused, heads=12):
+        super().__init__()
+        self.prefix = nn.Parameter(torch.randn(2, 12, hidden_size) * 0.02)
+        self.heads, self.fused, self.is_causal = heads, fused, False
+
+    def forward(self, x):
+        query = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        scale = query.shape[-1] ** -0.5
+        if self.fused:
+            out, _ = attention_with_prefix(
+                self, query, query, query, None, prefix=self.prefix, scaling=scale
+            )
+            return out.flatten(2)
+        learned = self.prefix.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        learned = learned.unsqueeze(1).expand(-1, len(x), -1, -1, -1)
+        keys, values = (torch.cat([part, query], 2) for part in learned)
+        weights = (query @ keys.transpose(-1, -2) * scale).softmax(-1)
+        return (weights @ values).transpose(1, 2).flatten(2)
+
+
+def module_table(options):
+    """Fast forms beside textbook forms, forward and backward."""
+    size = (options.batch_size, options.tokens, options.hidden_size)
+    d, n, r = options.hidden_size, options.num_adapters, options.rank
+    pairs = {
+        f"dense_moa, {n} experts": (DenseMoA(d, n, rank=r), StackedMoA(d, n, r)),
+        f"soft_moa, {n} experts": (
+            SoftMoA(d, n, rank=r),
+            LoopedSoftMoA(d, n, rank=r),
+        ),
+        "prefix 24": (PrefixAttention(d, True), PrefixAttention(d, False)),
+    }
+    table = Table(
+        "module", "ours ms", "textbook ms", "faster", "saved MiB", "textbook", "less"
+    )
+    table.title = f"Forward and backward of one module, input {size}"
+    for name, modules in pairs.items():
+        times, saved = [], []
+        for module in modules:
+            module.to(options.device)
+            x = torch.randn(size, device=options.device, requires_grad=True)
+            with saved_activations(module) as count:
+                module(x).sum()
+            saved.append(count["bytes"] / 2**20)
+            times.append(lambda m=module, x=x: m(x).sum().backward())
+        ours, theirs = interleaved(times, options)
+        table.add_row(
+            name,
+            f"{ours * 1e3:.1f}",
+            f"{theirs * 1e3:.1f}",
+            f"{theirs / ours:.1f} x",
+            f"{saved[0]:.1f}",
+            f"{saved[1]:.1f}",
+            f"{saved[1] / saved[0]:.1f} x",
+        )
+    return table
+
+
+def probe_table(options):
+    """Epochs of a linear probe, with and without cached features: one batch, as large
+    as recipes/ESC50 trains a probe with."""
+    model, head, step = whole_model("linear", options)
+    clips = 4 * options.batch_size
+    wavs = torch.randn(clips, round(options.seconds * 16000), device=options.device)
+    labels = torch.arange(clips, device=options.device) % options.classes
+    cache = []
+
+    def uncached():
+        step(wavs, labels)
+
+    def cached():
+        if not cache:
+            with torch.no_grad():
+                cache.extend(model.features(wavs, None, head))
+        logits = model.head_from_features(*cache, head)
+        step.learn(F.cross_entropy(logits, labels))
+
+    uncached()
+    every = seconds_of(uncached, options)
+    first, later = seconds_of(cached, options), []
+    later = [seconds_of(cached, options) for _ in range(options.repeats)]
+    second = statistics.median(later)
+    table = Table("epoch of a linear probe", "ms", "")
+    table.title = f"{clips} clips of {options.seconds} s in one batch, {options.source}"
+    table.add_row("uncached, every one", f"{every * 1e3:.1f}", "")
+    table.add_row("cached, the first", f"{first * 1e3:.1f}", "")
+    table.add_row(
+        "cached, the others", f"{second * 1e3:.2f}", f"{first / second:.0f} x faster"
+    )
+    return table
+
+
+def adapters_table(options):
+    """Two adapters on one backbone: a batch that mixes them against switching for each
+    clip, and the peak memory of two against that of one."""
+    count = 4 * options.batch_size
+    steps = [options.seconds * n / 5 for n in range(1, 6)]
+    adapters, peaks = two_adapters(options, torch.randn(count, 16000))
+    names = ["bottleneck", "lora"] * (count // 2)
+    table = Table("clips of", "switching ms", "mixed ms", "", "largest difference")
+    table.title = (
+        f"{count} clips of two adapters, bottleneck and lora, {options.source}"
+    )
+    for kinds in (steps[:1], steps[2:3], steps):
+        lengths = (kinds * count)[:count]
+        clips = [torch.randn(round(16000 * length)) for length in lengths]
+        wavs = pad_sequence(clips, batch_first=True)
+        lens = torch.tensor(lengths) / max(lengths)
+
+        def mixed(wavs=wavs, lens=lens):
+            return adapters.classify_batch(wavs, lens, names)
+
+        def switching(clips=clips):
+            answers = []
+            for name, clip in zip(names, clips, strict=True):
+                adapters.use(name)
+                answers += adapters.classify_batch(clip.unsqueeze(0))
+            return answers
+
+        pairs = zip(mixed(), switching(), strict=True)
+        difference = max(float((a - b).abs().max()) for a, b in pairs)
+        together, apart = interleaved([mixed, switching], options)
+        table.add_row(
+            " to ".join(f"{end:g} s" for end in dict.fromkeys((kinds[0], kinds[-1]))),
+            f"{apart * 1e3:.0f}",
+            f"{together * 1e3:.0f}",
+            f"{apart / together:.1f} x faster",
+            f"{difference:.0e}",
+        )
+    one, two = peaks
+    table.caption = f"peak MiB: one adapter {one:.0f}, two {two:.0f}, {two / one:.2f} x"
+    return table
+
+
+def two_adapters(options, clips):
+    """Adapters of two methods on one backbone, and the peak memory of the first alone
+    and of both mixed, in MiB."""
+    labels = [str(label) for label in range(options.classes)]
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder:
+        for method in ("bottleneck", "lora"):
+            model, head, _ = whole_model(method, options)
+            with torch.no_grad():  # what starts at zero would add nothing
+                for parameter in model.trained_parameters().values():
+                    parameter.add_(torch.randn_like(parameter) * 0.05)
+            save_adapter(f"{folder}/{method}", model, head, {"labels": labels})
+        del model, head
+        reset_peak_memory(options.device)
+        path = f"{folder}/bottleneck"
+        adapters = load_adapter(path, "bottleneck", device=options.device)
+        adapters.classify_batch(clips)
+        peaks.append(peak_memory_mib(options.device))
+        reset_peak_memory(options.device)
+        adapters.add(f"{folder}/lora", "lora")
+    names = ["bottleneck", "lora"] * (len(clips) // 2)
+    adapters.classify_batch(clips, adapters=names)
+    peaks.append(peak_memory_mib(options.device))
+    return adapters, peaks
+
+
+def method_steps(options):
+    """Step time of every method on a whole backbone, and the memory at its peak that
+    the process did not hold before the model was loaded."""
+    table = Table("method", "trained", "step ms", "of full", "peak MiB", "of full")
+    table.title = (
+        f"A training step, batch {options.batch_size}, clips of {options.seconds} s, "
+        f"{options.source}"
+    )
+    rows = {}
+    for method in tqdm(list(method_table()), desc="methods", leave=False):
+        reset_peak_memory(options.device)
+        before = peak_memory_mib(options.device)
+        model, head, step = whole_model(method, options)
+        wavs = torch.randn(
+            options.batch_size,
+            round(options.seconds * model.backbone.sample_rate),
+            device=options.device,
+        )
+        labels = torch.arange(options.batch_size, device=options.device)
+        labels = labels % options.classes
+        step(wavs, labels)
+        times = [
+            seconds_of(lambda s=step, w=wavs, y=labels: s(w, y), options)
+            for _ in range(options.repeats)
+        ]
+        trained = sum(p.numel() for p in model.trained_parameters().values())
+        peak = peak_memory_mib(options.device) - before
+        rows[method] = trained, statistics.median(times), peak
+        del model, head, step
+    _, full_time, full_peak = rows["full"]
+    for method, (trained, seconds, peak) in rows.items():
+        table.add_row(
+            method,
+            f"{trained:,}",
+            f"{seconds * 1e3:.0f}",
+            f"{seconds / full_time:.2f}",
+            f"{peak:.0f}",
+            f"{peak / full_peak:.2f}",
+        )
+    return table
+
+
+def whole_model(method, options):
+    """A backbone with `method` and a head, and its training step."""
+    backbone = load_backbone(options.source, max_duration=options.seconds)
+    model = AdaptedModel(backbone, make_method(method)).to(options.device)
+    head = ClassificationHead(backbone.hidden_size, options.classes).to(options.device)
+    return model, head, Step(model, head)
+
+
+class Step:
+    """One optimizer step of AdamW on what trains."""
+
+    def __init__(self, model, head):
+        self.model, self.head = model.train(), head
+        trained = [*model.trained_parameters().values(), *head.parameters()]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
+
+    def __call__(self, wavs, labels):
+        logits = self.head(self.model(wavs))
+        self.learn(F.cross_entropy(logits, labels))
+
+    def learn(self, loss):
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def interleaved(functions, options):
+    """Median seconds of each function, measured in turns so that a disturbance of
+    the machine meets them alike."""
+    for function in functions:
+        function()
+    times = [[] for _ in functions]
+    for _ in range(options.repeats):
+        for function, own in zip(functions, times, strict=True):
+            own.append(seconds_of(function, options))
+    return [statistics.median(own) for own in times]
+
+
+def seconds_of(function, options):
+    """Wall-clock seconds of one call, the device's work included."""
+    synchronize(options.device)
+    start = time.perf_counter()
+    function()
+    synchronize(options.device)
+    return time.perf_counter() - start
+
+
+def synchronize(device):
+    """Wait until the device has done its work."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def parse(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m petl_modules.speed", description=__doc__.split("\n")[0]
+    )
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default)
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--source", default="embedded", help="backbone of whole steps")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a clip")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=590)
+    parser.add_argument("--hidden_size", type=int, default=768)
+    parser.add_argument("--num_adapters", type=int, default=7)
+    parser.add_argument("--rank", type=int, default=6)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=10)
+    options = parser.parse_args(argv)
+    known_device(options.device)
+    return options

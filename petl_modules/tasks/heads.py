@@ -1,0 +1,231 @@
+"""Heads: from hidden states to what a task predicts."""
+
+import torch
+from torch import nn
+
+from petl_modules.core.masking import masked_mean
+from petl_modules.errors import UserError, one_of
+
+POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
+
+
+class Head(nn.Module):
+    """What heads share: the learned weights of the layers, the projector, the Linear.
+
+    What a head reads of `Tokens` are its features, `(batch, steps, layers, hidden)`:
+    linear in the last layer's tokens, so that they can be computed once for a frozen
+    backbone and still meet a last LayerNorm that trains.
+
+    Attributes
+    ----------
+    settings : dict
+        The arguments of the subclass, JSON-able; they rebuild the head.
+    """
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+        hidden_size, classes = settings["hidden_size"], settings["num_classes"]
+        self.weighted_sum = settings["weighted_sum"]
+        self.normalize_layers = settings["normalize_layers"]
+        if self.weighted_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(settings["num_layers"] + 1))
+        size, self.projector = settings["projector_size"], None
+        if size:
+            self.projector = nn.Linear(hidden_size, size)
+        self.linear = nn.Linear(size or hidden_size, classes)
+
+    def forward(self, tokens):
+        """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""
+        return self.predict(*self.features(self.layers(tokens)))
+
+    def features(self, layers):
+        """What is read of some layers' `Tokens`, `(batch, steps, layers, hidden)`, and
+        valid steps `(batch,)`."""
+        read = [self.read(layer) for layer in layers]
+        return torch.stack([steps for steps, _ in read], 2), read[-1][1]
+
+    def layers(self, tokens):
+        """The `Tokens` that are read: the last, or for `weighted_sum` every layer's.
+
+        A Transformer that normalises the input of its blocks leaves their outputs at
+        scales far apart (Whisper, AST, XLS-R), of which a sum hears only the loudest.
+        """
+        if not self.weighted_sum:
+            return (tokens,)
+        if not self.normalize_layers:
+            return tokens.layers
+        *below, last = tokens.layers
+        return (*[layer.standardised() for layer in below], last)
+
+    def combine(self, features):
+        """Features to the Linear's input, `(batch, steps, hidden)`."""
+        if self.weighted_sum:
+            weights = self.layer_weights.softmax(0)
+            features = (features * weights.unsqueeze(-1)).sum(2)
+        else:
+            features = features[:, :, -1]
+        return features if self.projector is None else self.projector(features)
+
+
+class ClassificationHead(Head):
+    """Mean over tokens, weighted sum of layers and projector if asked for, Linear.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the tokens.
+    num_classes : int
+    pooling : str
+        Which valid tokens the mean is over: all, cls, prompts, speech (all but cls
+        and prompts), prompts+speech.
+    weighted_sum : bool
+        Learn a softmax-weighted sum of the layers' outputs (as SUPERB does), instead
+        of reading the last.
+    num_layers : int or None
+        Transformer layers of the backbone, for `weighted_sum`.
+    projector_size : int or None
+        Size of a linear projection before the classifier, as in SURE.
+    normalize_layers : bool
+        Standardise every token of the layers below the last before `weighted_sum`.
+    """
+
+    def __init__(
+        self,
+        hidden_size,
+        num_classes,
+        pooling="all",
+        weighted_sum=False,
+        num_layers=None,
+        projector_size=None,
+        normalize_layers=False,
+    ):
+        super().__init__(
+            {
+                "hidden_size": hidden_size,
+                "num_classes": num_classes,
+                "pooling": pooling,
+                "weighted_sum": weighted_sum,
+                "num_layers": num_layers,
+                "projector_size": projector_size,
+                "normalize_layers": normalize_layers,
+            }
+        )
+        self.pooling = one_of("pooling", pooling, POOLINGS)
+
+    def read(self, tokens):
+        """The mean of `Tokens`, as one step `(batch, 1, hidden)`, and that number."""
+        start, stop = self._span(tokens)
+        mask = tokens.mask[:, start:stop]
+        mean = masked_mean(tokens.hidden[:, start:stop], mask)
+        return mean.unsqueeze(1), mean.new_ones(mean.shape[0], dtype=torch.long)
+
+    def predict(self, features, counts):
+        """Features to logits `(batch, classes)`."""
+        del counts  # always one
+        return self.linear(self.combine(features)).squeeze(1)
+
+    def _span(self, tokens):
+        special, prompts = tokens.special, tokens.special + tokens.prompts
+        start, stop = {
+            "all": (0, None),
+            "cls": (0, special),
+            "prompts": (special, prompts),
+            "speech": (prompts, None),
+            "prompts+speech": (special, None),
+        }[self.pooling]
+        if start == stop:
+            raise UserError(
+                f"pooling={self.pooling} finds no such tokens here: cls needs an AST, "
+                "prompts needs method=prompt."
+            )
+        return start, stop
+
+
+class CTCHead(Head):
+    """Scores of every symbol at every step of time, from the last layer or a learned
+    softmax-weighted sum of all.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the tokens.
+    num_classes : int
+        Symbols, the blank among them.
+    weighted_sum : bool
+    num_layers : int or None
+        Transformer layers of the backbone, for `weighted_sum`.
+    projector_size : int or None
+        Size of a linear projection before the classifier.
+    dropout : float
+        Before the classifier.
+    normalize_layers : bool
+        As of `ClassificationHead`.
+    """
+
+    pooling = None  # every step is read
+
+    def __init__(
+        self,
+        hidden_size,
+        num_classes,
+        weighted_sum=False,
+        num_layers=None,
+        projector_size=None,
+        dropout=0.0,
+        normalize_layers=False,
+    ):
+        super().__init__(
+            {
+                "hidden_size": hidden_size,
+                "num_classes": num_classes,
+                "weighted_sum": weighted_sum,
+                "num_layers": num_layers,
+                "projector_size": projector_size,
+                "normalize_layers": normalize_layers,
+                "dropout": dropout,
+            }
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def read(self, tokens):
+        """`Tokens` by time, `(batch, steps, hidden)`, and valid steps `(batch,)`."""
+        return tokens.in_time()
+
+    def predict(self, features, counts):
+        """Features and valid steps `(batch,)` to logits `(batch, steps, symbols)`, and
+        these steps."""
+        return self.linear(self.dropout(self.combine(features))), counts
+
+
+class OwnHead(nn.Module):
+    """The head of a backbone that writes text itself: no parameters, and how it writes.
+
+    Arguments
+    ---------
+    language : str or None
+        For checkpoints that know several, such as en.
+    speech_task : str
+        transcribe or translate (into English).
+    num_beams : int
+        Of the search for the best text; 1 takes the best token of each step.
+    """
+
+    weighted_sum = False
+
+    def __init__(self, language=None, speech_task="transcribe", num_beams=1):
+        super().__init__()
+        one_of("speech_task", speech_task, ("transcribe", "translate"))
+        self.settings = {
+            "language": language,
+            "speech_task": speech_task,
+            "num_beams": num_beams,
+        }
+
+    def forward(self, written):
+        """What the backbone gives, as it is."""
+        return written
+
+
+KINDS = (ClassificationHead, CTCHead, OwnHead)
+HEADS = {head.__name__: head for head in KINDS}

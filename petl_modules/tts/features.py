@@ -1,0 +1,131 @@
+"""What a synthesiser learns to produce: log-mel spectrograms, pitch, energy."""
+
+import logging
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyworld
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from speechbrain.lobes.models.FastSpeech2 import mel_spectrogram
+from tqdm import tqdm
+
+from petl_modules.data import read_clip
+from petl_modules.files import digest, listing
+
+logger = logging.getLogger(__name__)
+
+REFERENCE_HZ = 150.0
+F0_RANGE = (60.0, 600.0)  # Hz
+
+
+class SpeechFeatures:
+    """Log-mel spectrograms as SpeechBrain's HiFi-GAN takes them, energy and pitch.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Hz.
+    hop_length, win_length, n_fft : int
+        Samples.
+    n_mels : int
+    f_min, f_max : float
+        Hz.
+    """
+
+    def __init__(
+        self, sample_rate, hop_length, win_length, n_fft, n_mels, f_min, f_max
+    ):
+        self.sample_rate, self.hop_length = sample_rate, hop_length
+        self.settings = {
+            "sample_rate": sample_rate,
+            "hop_length": hop_length,
+            "win_length": win_length,
+            "n_fft": n_fft,
+            "n_mels": n_mels,
+            "f_min": f_min,
+            "f_max": f_max,
+        }
+        self._mel = partial(
+            mel_spectrogram,
+            **self.settings,
+            power=1,
+            normalized=False,
+            min_max_energy_norm=True,
+            norm="slaney",
+            mel_scale="slaney",
+            compression=True,
+        )
+
+    def mel(self, wav):
+        """`(samples,)` to the log-mel spectrogram `(frames, n_mels)`, in nepers."""
+        return self._mel(audio=wav)[0].T
+
+    def energy(self, wav):
+        """`(samples,)` to the loudness of each frame, from 0 to 1 within the clip."""
+        return self._mel(audio=wav)[1].nan_to_num()
+
+    def pitch(self, wav):
+        """`(samples,)` to `ln(F0 / 150 Hz)` of each frame, 0 where unvoiced; WORLD's
+        DIO and StoneMask."""
+        signal = wav.double().numpy()
+        low, high = F0_RANGE
+        f0, times = pyworld.dio(
+            signal,
+            self.sample_rate,
+            f0_floor=low,
+            f0_ceil=high,
+            frame_period=1000 * self.hop_length / self.sample_rate,
+        )
+        f0 = pyworld.stonemask(signal, f0, times, self.sample_rate)
+        frames = len(wav) // self.hop_length + 1
+        f0 = np.pad(f0, (0, max(0, frames - len(f0))))[:frames]
+        logs = np.log(np.maximum(f0, low) / REFERENCE_HZ)
+        return torch.from_numpy(np.where(f0 > 0, logs, 0.0)).float()
+
+    def cached(self, folder, dataset, progress=True):
+        """Pitch and energy of every clip of a data set, computed once.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Where they are kept, one file for one analysis.
+        dataset : DynamicItemDataset
+            With wav.
+        progress : bool
+
+        Returns
+        -------
+        dict
+            `{wav: (2, frames)}`, pitch then energy.
+        """
+        path = Path(folder) / f"{digest([self.settings, F0_RANGE])[:20]}.safetensors"
+        known = load(path)
+        wavs = sorted({entry["wav"] for entry in dataset.data.values()})
+        names = {wav: digest(listing([wav]))[:32] for wav in wavs}
+        missing = [wav for wav in wavs if names[wav] not in known]
+        for wav in tqdm(missing, desc="pitch", leave=False, disable=not progress):
+            clip = read_clip(wav, self.sample_rate)
+            known[names[wav]] = torch.stack([self.pitch(clip), self.energy(clip)])
+        if missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial_path = path.with_suffix(f".{os.getpid()}.partial")
+            save_file(known, partial_path)
+            partial_path.replace(path)
+        return {wav: known[name] for wav, name in names.items()}
+
+
+def hertz(pitch):
+    """Pitch as above to Hz; meaningless where unvoiced."""
+    return REFERENCE_HZ * torch.exp(pitch)
+
+
+def load(path):
+    """The tensors of a cache file; none if it is not there or damaged."""
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return {}

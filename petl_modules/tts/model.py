@@ -1,0 +1,32 @@
+"""An adapted synthesiser and its speakers as one module."""
+
+from petl_modules.core.task_model import TaskModel
+
+
+class VoiceModel(TaskModel):
+    """Symbols and speakers to speech: an adapted synthesiser and its `VoiceHead`."""
+
+    def forward(self, symbols, counts, speakers, target=None):
+        """Speech that follows a target, and while evaluating also as it would be
+        without.
+
+        Arguments
+        ---------
+        symbols : torch.Tensor
+            `(batch, symbols)`, numbers.
+        counts : torch.Tensor
+            `(batch,)`, valid symbols.
+        speakers : torch.Tensor
+            `(batch,)`, numbers.
+        target : petl_modules.tts.fastspeech2.Target
+
+        Returns
+        -------
+        guided, free : petl_modules.tts.fastspeech2.Speech
+            The second is None in training.
+        """
+        voice = self.head(speakers)
+        guided = self.model(symbols, counts, voice, target)
+        if self.training:
+            return guided, None
+        return guided, self.model(symbols, counts, voice, hurry=True)

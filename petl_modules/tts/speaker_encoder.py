@@ -1,0 +1,48 @@
+"""Embeddings of speakers: x-vectors or ECAPA-TDNN, from SpeechBrain's checkpoints."""
+
+import torch
+from tqdm import tqdm
+
+from petl_modules.data import read_clip
+from petl_modules.errors import UserError
+from petl_modules.tts.vocoder import from_speechbrain
+
+RATE = 16000  # Hz, of SpeechBrain's speaker models
+
+
+def mean_embeddings(source, dataset, speakers, head):
+    """Fill a head's table with the mean embedding of every speaker's clips.
+
+    Arguments
+    ---------
+    source : str
+        Folder or hub id of a speaker model in SpeechBrain's layout, such as
+        speechbrain/spkrec-ecapa-voxceleb. SpeechBrain runs what its hyperparams.yaml
+        says: use a folder that you trust.
+    dataset : DynamicItemDataset
+        With wav and speaker; every speaker must be in it.
+    speakers : list of str
+    head : petl_modules.tasks.heads.VoiceHead
+    """
+    encoder, sums = load_encoder(source), {name: [] for name in speakers}
+    for entry in tqdm(dataset.data.values(), desc="speakers", leave=False):
+        wav = read_clip(entry["wav"], RATE).unsqueeze(0)
+        with torch.no_grad():
+            sums[entry["speaker"]].append(encoder.encode_batch(wav)[0, 0].cpu())
+    for i, name in enumerate(speakers):
+        if not sums[name]:
+            raise UserError(f"The speaker {name} has no training clips.")
+        mean = torch.stack(sums[name]).mean(0)
+        if mean.shape != head.table[i].shape:
+            raise UserError(
+                f"The speaker encoder {source} gives {len(mean)} numbers, the base "
+                f"takes {head.table.shape[1]}."
+            )
+        head.table[i] = mean
+
+
+def load_encoder(source):
+    """SpeechBrain's speaker model."""
+    from speechbrain.inference.speaker import EncoderClassifier
+
+    return from_speechbrain(EncoderClassifier, source, "speaker encoder").eval()

@@ -1,0 +1,211 @@
+"""Speech from text: `python -m petl_modules.synthesize ADAPTER TEXT... --out=x.wav`.
+
+One text by one voice makes a file; several texts, or several adapters on one base
+(`--adapter=OTHER`, as often as wanted), fill the folder that --out names. Nothing is
+written unless everything can be spoken.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from speechbrain.dataio import audio_io
+
+from petl_modules.backbones import load_backbone
+from petl_modules.core.turns import Turns
+from petl_modules.errors import UserError, known_device
+from petl_modules.tts.fastspeech2 import CONFIG
+from petl_modules.tts.head import VoiceHead, voice_head
+from petl_modules.tts.text import symbols_of
+from petl_modules.tts.vocoder import load_vocoder
+from petl_modules.use.adapter_file import (
+    SETTINGS,
+    load_its_backbone,
+    read_adapter,
+    read_settings,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Synthesizer:
+    """A base that is read once, and the adapters of its voices, swapped at run time.
+
+    The voices take turns on one base in memory (`core.turns.Turns`): what one
+    says does not hang on who spoke before.
+
+    Arguments
+    ---------
+    adapter : str or Path
+        A run's folder, with adapter.safetensors and adapter.json; or a base, which
+        speaks by the voices that it was trained on.
+    source : str or None
+        Where the base is now, if not where the adapter says.
+    vocoder : str or None
+        Folder or hub id of a HiFi-GAN; None for Griffin-Lim.
+    device : str
+
+    Attributes
+    ----------
+    speakers : list of str
+        Of the adapter in use.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    UserError
+        For an adapter or vocoder that is damaged, or no synthesiser.
+
+    Example
+    -------
+    >>> synthesizer = Synthesizer("results/TTS/lora/run_seed0")  # doctest: +SKIP
+    >>> wav = synthesizer.speak("How do you do?")  # doctest: +SKIP
+    >>> synthesizer.use("results/TTS/prefix/run_seed0")  # doctest: +SKIP
+    """
+
+    def __init__(self, adapter, source=None, vocoder=None, device="cpu"):
+        self.device = torch.device(known_device(device))
+        if is_base(adapter):
+            base = load_backbone(str(adapter))
+        else:
+            refuse_mute(adapter)
+            base = load_its_backbone(adapter, source)
+        self.base = base.to(self.device)
+        self._turns, self._voices = Turns(self.base), {}
+        self.use(adapter)
+        self.sample_rate = self.base.sample_rate
+        self.vocoder = load_vocoder(vocoder, self.base.features)
+
+    def use(self, adapter):
+        """Speak by the voices of another adapter of the same base.
+
+        Raises
+        ------
+        UserError
+            If it is of another base, or no synthesiser.
+        """
+        if adapter not in self._voices:
+            self._turns.give(None, {})
+            self._voices[adapter] = self._load(adapter)
+        model, tensors, self.head = self._voices[adapter]
+        self._turns.give(model, tensors)
+        self.adapter, self.speakers = adapter, self.head.settings["speakers"]
+
+    def _load(self, adapter):
+        """An adapter's model, its tensors of the base, and its head; no model where the
+        base speaks itself."""
+        if is_base(adapter):
+            head = voice_head(self.base, list(self.base.config.speakers))
+            return None, {}, head.to(self.device)
+        refuse_mute(adapter)
+        found = read_adapter(adapter, backbone=self.base)
+        found.model.petl.to(self.device)
+        tensors = found.model.backbone_tensors()
+        return found.model, tensors, found.head.to(self.device)
+
+    def speak(self, text, speaker=None, pace=1.0):
+        """A text as a waveform `(samples,)`; arguments are those of `spectrogram`."""
+        return self.vocoder(self.spectrogram(text, speaker, pace))
+
+    @torch.no_grad()
+    def spectrogram(self, text, speaker=None, pace=1.0):
+        """A text as a log-mel spectrogram `(frames, n_mels)`.
+
+        Arguments
+        ---------
+        text : str
+        speaker : str or None
+            None where there is only one.
+        pace : float
+            Factor of the durations: 1.2 is slower.
+
+        Raises
+        ------
+        UserError
+            For a text that is empty or has unknown symbols, or an unknown speaker.
+        """
+        numbers = self.base.symbols
+        found = [numbers[s] for s in symbols_of(text, self.base.config.text)]
+        symbols = torch.tensor([found], device=self.device)
+        voice = self.head(torch.tensor([self._place(speaker)], device=self.device))
+        count = torch.tensor([len(found)], device=self.device)
+        return self.base(symbols, count, voice, pace=pace).mel[0].cpu()
+
+    def _place(self, speaker):
+        if speaker is None and len(self.speakers) == 1:
+            return 0
+        if speaker not in self.speakers:
+            given = "Say which speaker" if speaker is None else f"No speaker {speaker}"
+            raise UserError(
+                f"{given} of {self.adapter}: there are {', '.join(self.speakers)}."
+            )
+        return self.speakers.index(speaker)
+
+
+def is_base(folder):
+    """Whether a folder holds a base rather than an adapter."""
+    folder = Path(folder)
+    return (folder / CONFIG).is_file() and not (folder / SETTINGS).is_file()
+
+
+def refuse_mute(adapter):
+    """Raise a UserError for an adapter that does not speak."""
+    if read_settings(Path(adapter) / SETTINGS)["head"]["type"] != VoiceHead.__name__:
+        raise UserError(f"The adapter {adapter} does not speak: it is no synthesiser.")
+
+
+def main(argv=None):
+    """Write one file, or a folder of them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("first", metavar="ADAPTER", help="folder of a run, or of a base")
+    add("texts", nargs="+", metavar="TEXT")
+    add("--out", required=True, help="file, or folder for several sounds")
+    add("--adapter", action="append", default=[], help="another one; may be repeated")
+    add("--speaker", help="where an adapter has several")
+    add("--source", help="the base, if it is not where the adapter says")
+    add("--vocoder", help="a HiFi-GAN; otherwise Griffin-Lim")
+    add("--pace", type=positive, default=1.0, help="factor of durations")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(argv)
+    adapters = [options.first, *options.adapter]
+    paths = sound_files(options.out, adapters, options.texts)
+    synthesizer = Synthesizer(
+        options.first, options.source, options.vocoder, options.device
+    )
+    sounds = []
+    for adapter in adapters:
+        synthesizer.use(adapter)
+        for text in options.texts:
+            sounds.append(synthesizer.speak(text, options.speaker, options.pace))
+    for path, wav in zip(paths, sounds, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial.wav")
+        audio_io.save(str(partial), wav.unsqueeze(0), synthesizer.sample_rate)
+        partial.replace(path)
+        print(path)
+
+
+def sound_files(out, adapters, texts):
+    """The files to write: `out` itself, or `voice1_text1.wav` and so on in it."""
+    out = Path(out)
+    single = len(adapters) == len(texts) == 1
+    if single and out.suffix.lower() == ".wav":
+        return [out]
+    if out.suffix or out.is_file():
+        raise UserError(
+            f"--out={out} must end in .wav."
+            if single
+            else f"--out={out} must be a folder: there are several sounds to write."
+        )
+    voices, lines = range(1, len(adapters) + 1), range(1, len(texts) + 1)
+    return [out / f"voice{v}_text{n}.wav" for v in voices for n in lines]
+
+
+def positive(text):
+    """A number above 0."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError
+    return number

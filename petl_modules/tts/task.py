@@ -1,0 +1,323 @@
+"""Speech from text: the loss and the judging of FastSpeech 2."""
+
+import csv
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from speechbrain.dataio import audio_io
+from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
+
+from petl_modules.core.masking import valid
+from petl_modules.data import SPLITS
+from petl_modules.errors import UserError, one_of
+from petl_modules.tasks.base import Task, padded
+from petl_modules.tts.fastspeech2 import MAX_FRAMES, Target
+from petl_modules.tts.features import hertz
+from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
+from petl_modules.tts.pictures import spectrograms
+from petl_modules.tts.recognise import Recogniser, word_error_rate
+from petl_modules.tts.speaker_encoder import mean_embeddings
+from petl_modules.tts.text import symbols_of
+from petl_modules.tts.vocoder import load_vocoder
+
+METRICS = ("mcd", "loss")
+WEIGHTS = {"path": 0.1}  # of the loss's terms, where not 1
+
+
+class TTS(Task):
+    """Speech from text, by voices that have names.
+
+    Arguments
+    ---------
+    labels : list of str
+        The speakers, in the order of their numbers.
+    model : petl_modules.core.adapted.AdaptedModel
+        Around a FastSpeech 2.
+    head : petl_modules.tasks.heads.VoiceHead
+    metric : str
+        What the best epoch has least of: mcd or loss.
+    cache_folder : str
+        Where pitch and energy are kept.
+    samples, sample_epochs : int
+        How many sentences are drawn and played, and after every how many epochs.
+    vocoder, asr, speaker_encoder : str or None
+        Folders or hub ids of a HiFi-GAN, a Whisper model, and of the model of speakers
+        that the base was trained with.
+    noprogressbar : bool
+    """
+
+    name = "tts"
+    sound = ("mel", "speaker_index", "pitch", "energy", "sentence")
+    target = "symbols"
+    cuts = False  # a text is that of the whole clip
+    fitted = SPLITS  # others cannot be aligned
+
+    def __init__(
+        self,
+        labels,
+        model,
+        head,
+        metric="mcd",
+        cache_folder="results",
+        samples=3,
+        sample_epochs=10,
+        vocoder=None,
+        asr=None,
+        speaker_encoder=None,
+        noprogressbar=False,
+    ):
+        self.labels, self.backbone, self.head = labels, model.backbone, head
+        self.full = not model.pinned
+        self.metric = one_of("metric", metric, METRICS)
+        self.cache_folder = cache_folder
+        self.samples, self.sample_epochs = samples, sample_epochs
+        self.features = self.backbone.features
+        self.vocoder = load_vocoder(vocoder, self.features)
+        self.recogniser = None if asr is None else Recogniser(asr)
+        self.speaker_encoder = speaker_encoder
+        if bool(speaker_encoder) != bool(self.backbone.config.embedding_size):
+            raise UserError(
+                "This base was trained with learned vectors of speakers: it has no use "
+                "for speaker_encoder."
+                if speaker_encoder
+                else "This base was trained with embeddings of a speaker encoder: give "
+                "its folder as --speaker_encoder."
+            )
+        self.embedded, self.progress = False, not noprogressbar
+        self.forward_sum = ForwardSumLoss()
+
+    # Data
+
+    def add_targets(self, dataset):
+        """Give a data set symbols, spectrogram, pitch, energy and the speaker's number.
+
+        Raises
+        ------
+        UserError
+            For a text that cannot be spoken, or a speaker who is not known.
+        """
+        numbers, place = self.backbone.symbols, self.labels.index
+        for key, entry in dataset.data.items():
+            if entry["speaker"] not in self.labels:
+                raise UserError(f"The speaker {entry['speaker']} of {key} is unknown.")
+            try:
+                self.symbols(entry["text"])
+            except UserError as error:
+                raise UserError(f"{key}: {error}") from None
+        known = self.features.cached(self.cache_folder, dataset, self.progress)
+        if self.speaker_encoder and not self.embedded:
+            mean_embeddings(self.speaker_encoder, dataset, self.labels, self.head)
+            self.embedded = True
+
+        def symbols(text):
+            return torch.tensor([numbers[s] for s in self.symbols(text)])
+
+        add = dataset.add_dynamic_item
+        add(symbols, takes="text", provides="symbols")
+        add(self.features.mel, takes="sig", provides="mel")
+        add(lambda wav: known[wav][0], takes="wav", provides="pitch")
+        add(lambda wav: known[wav][1], takes="wav", provides="energy")
+        add(place, takes="speaker", provides="speaker_index")
+        add(lambda text: text, takes="text", provides="sentence")
+
+    def symbols(self, text):
+        """The symbols of a text."""
+        return symbols_of(text, self.backbone.config.text)
+
+    def fits(self, entry, steps):
+        """Whether a clip of so many frames can speak its text: a frame a symbol."""
+        return len(self.symbols(entry["text"])) <= steps <= MAX_FRAMES
+
+    def inputs(self, batch):
+        """Symbols, their counts, speakers, and the target."""
+        symbols, counts = padded(batch.symbols)
+        mel, frames = padded(batch.mel)
+        return {
+            "symbols": symbols,
+            "counts": counts,
+            "speakers": torch.as_tensor(batch.speaker_index, device=mel.device),
+            "target": Target(mel, frames, batch.pitch.data, batch.energy.data),
+        }
+
+    # Loss
+
+    def loss(self, predictions, batch):
+        """The mean over clips of the sum of their terms: absolute errors of the
+        spectrogram before and after the last convolutions, squared errors of
+        log-durations, pitch and energy, the alignment's forward-sum loss, and its
+        distance from the best path. A clip's terms do not hang on its batch."""
+        guided, _ = predictions
+        inputs = self.inputs(batch)
+        counts, target = inputs["counts"], inputs["target"]
+        with torch.autocast(guided.mel.device.type, enabled=False):
+            terms = loss_terms(guided, counts, target, self.forward_sum)
+        return sum(WEIGHTS.get(name, 1.0) * term for name, term in terms.items())
+
+    # Judging
+
+    def start(self, final=False):
+        """Forget what was collected; `final` after training."""
+        self.rows, self.final = [], final
+
+    def collect(self, predictions, batch):
+        """Judge what is spoken without a target, clip by clip."""
+        guided, free = predictions
+        inputs = self.inputs(batch)
+        counts, target = inputs["counts"], inputs["target"]
+        f0 = to_numpy(torch.where(target.pitch != 0, hertz(target.pitch), 0.0))
+        spoken = to_numpy(hertz(free.pitch))
+        milliseconds = 1000 * self.features.hop_length / self.features.sample_rate
+        for i, key in enumerate(batch.id):
+            frames, length = int(target.counts[i]), int(free.counts[i])
+            real, mel = target.mel[i, :frames].cpu(), free.mel[i, :length].float().cpu()
+            n = int(counts[i])
+            durations = to_numpy(free.durations[i, :n])
+            mcd, pairs = mel_cepstral_distortion(mel.numpy(), real.numpy())
+            aligned = to_numpy(guided.durations[i, :n])
+            error, voiced = f0_error(np.repeat(spoken[i, :n], durations), f0[i], pairs)
+            self.rows.append(
+                {
+                    "id": key,
+                    "text": batch.sentence[i],
+                    "mcd": mcd,
+                    "f0_rmse": error,
+                    "voiced": voiced,
+                    "duration_error": milliseconds * abs(durations - aligned).mean(),
+                    "mel": mel,
+                    "target": real,
+                }
+            )
+
+    def metrics(self):
+        """mcd in dB; f0_rmse in Hz, over the frames voiced in the recording;
+        duration_error in ms a symbol, beside the durations that the aligner finds; and
+        after training the word error rate, where there is a Whisper to tell it."""
+        voiced = sum(row["voiced"] for row in self.rows)
+        squares = sum(row["voiced"] * row["f0_rmse"] ** 2 for row in self.rows)
+        found = {
+            "mcd": mean(row["mcd"] for row in self.rows),
+            "f0_rmse": (squares / max(1, voiced)) ** 0.5,
+            "duration_error": mean(row["duration_error"] for row in self.rows),
+        }
+        if self.final and self.recogniser is not None:
+            found["word_error_rate"] = self.word_error_rate()
+        return found
+
+    def word_error_rate(self):
+        """The word error rate that Whisper finds in what was collected."""
+        rate = self.features.sample_rate
+        for row in self.rows:
+            row["heard"] = self.recogniser.heard(self.vocoder(row["mel"]), rate)
+        said = [self.recogniser.words(row["text"]) for row in self.rows]
+        heard = [row["heard"] for row in self.rows]
+        return word_error_rate(said, heard)
+
+    def error(self, metrics, loss):
+        """What a better epoch makes smaller."""
+        return {**metrics, "loss": loss}[self.metric]
+
+    # What is left for a person
+
+    def loggers(self, folder, tensorboard):
+        """Pictures and sounds of the first validation sentences."""
+        return [SampleLogger(self, folder / "samples", tensorboard)]
+
+    def write(self, folder):
+        """sentences.csv, samples of the test, and the base if all of it trained."""
+        columns = ("id", "mcd", "f0_rmse", "duration_error", "text", "heard")
+        with open(folder / "sentences.csv", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            for row in self.rows:
+                heard = " ".join(row.get("heard", ()))
+                values = (f"{row[name]:.4f}" for name in columns[1:4])
+                writer.writerow([row["id"], *values, row["text"], heard])
+        for row in self.rows[: self.samples]:
+            self.write_sample(row, folder / "samples" / "test")
+        if self.full:
+            voices = self.head.state_dict()
+            self.backbone.save(folder / "base", self.labels, voices)
+
+    def write_sample(self, row, folder):
+        """A picture and two sounds of one sentence; returns the picture's figure and
+        the synthesised waveform."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = row["id"].replace("/", "_")
+        wav, figure = self.vocoder(row["mel"]), spectrograms(row)
+        figure.savefig(folder / f"{name}.png", dpi=100)
+        rate = self.features.sample_rate
+        audio_io.save(str(folder / f"{name}.wav"), wav.unsqueeze(0), rate)
+        target = self.vocoder(row["target"])
+        audio_io.save(str(folder / f"{name}_target.wav"), target.unsqueeze(0), rate)
+        return figure, wav
+
+
+class SampleLogger:
+    """A train logger of SpeechBrain that shows what a task has collected.
+
+    Arguments
+    ---------
+    task : TTS
+    folder : Path
+    tensorboard : speechbrain.utils.train_logger.TensorboardLogger
+    """
+
+    def __init__(self, task, folder, tensorboard):
+        self.task, self.folder, self.tensorboard = task, folder, tensorboard
+
+    def log_stats(self, stats_meta, **stats):
+        """Called after every epoch."""
+        del stats
+        epoch = stats_meta["epoch"]
+        if epoch != 1 and epoch % self.task.sample_epochs:
+            return
+        writer, rate = self.tensorboard.writer, self.task.features.sample_rate
+        for row in self.task.rows[: self.task.samples]:
+            folder = self.folder / f"epoch{epoch}"
+            figure, wav = self.task.write_sample(row, folder)
+            writer.add_figure(row["id"], figure, epoch)
+            writer.add_audio(row["id"], wav, epoch, rate)
+
+
+# Helpers
+
+
+def loss_terms(speech, counts, target, forward_sum):
+    """The terms of the loss by name, each a mean over clips."""
+    frames = valid(target.counts, target.mel.shape[1])
+    logs = torch.log1p(speech.durations.float())
+    mels = {"coarse_mel": speech.coarse_mel, "mel": speech.mel}
+    terms = {
+        name: over_clips((mel.float() - target.mel).abs().mean(-1), frames)
+        for name, mel in mels.items()
+    }
+    for name, guess, truth in (
+        ("durations", speech.log_durations, logs),
+        ("pitch", speech.pitch, speech.target_pitch),
+        ("energy", speech.energy, speech.target_energy),
+    ):
+        squares = F.mse_loss(guess.float(), truth.float(), reduction="none")
+        terms[name] = over_clips(squares, speech.mask)
+    alignment = speech.alignment
+    terms["alignment"] = forward_sum(alignment.unsqueeze(1), counts, target.counts)
+    # -inf at padding is no number to multiply with 0
+    on_path = alignment.masked_fill(~speech.mask.unsqueeze(1), 0.0) * speech.path
+    terms["path"] = over_clips(-on_path.sum(-1), frames)
+    return terms
+
+
+def over_clips(values, mask):
+    """Mean over clips of the means over their valid places; both `(batch, time)`."""
+    weights = mask.to(values.dtype)
+    return ((values * weights).sum(1) / weights.sum(1)).mean()
+
+
+def to_numpy(tensor):
+    """A tensor's values."""
+    return tensor.detach().cpu().numpy()
+
+
+def mean(values):
+    """Mean of some numbers."""
+    return float(np.mean(list(values)))

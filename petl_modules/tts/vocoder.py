@@ -1,0 +1,122 @@
+"""From log-mel spectrograms to sound."""
+
+import logging
+from pathlib import Path
+
+from torchaudio.transforms import GriffinLim, InverseMelScale
+
+from petl_modules.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ITERATIONS = 60
+
+
+def load_vocoder(source, features):
+    """HiFi-GAN from a checkpoint, or Griffin-Lim where none is given.
+
+    Arguments
+    ---------
+    source : str or None
+        Folder or hub id of a HiFi-GAN in SpeechBrain's layout, such as
+        speechbrain/tts-hifigan-ljspeech. SpeechBrain runs what its hyperparams.yaml
+        says: use a folder that you trust.
+    features : petl_modules.tts.features.SpeechFeatures
+
+    Returns
+    -------
+    callable
+        Maps a log-mel spectrogram `(frames, n_mels)` to a waveform `(samples,)`.
+
+    Raises
+    ------
+    UserError
+        If it cannot be loaded.
+    """
+    if source is None:
+        logger.info("Vocoder: Griffin-Lim; --vocoder=FOLDER takes a HiFi-GAN.")
+        return GriffinLimVocoder(**features.settings)
+    vocoder = load_hifigan(source)
+    logger.info("Vocoder: HiFi-GAN of %s.", source)
+    return vocoder
+
+
+class GriffinLimVocoder:
+    """Griffin and Lim's phases (1984); needs no weights, and gives the same sound for
+    the same spectrogram.
+
+    Arguments
+    ---------
+    **settings
+        Those of `SpeechFeatures`.
+    """
+
+    def __init__(
+        self, sample_rate, hop_length, win_length, n_fft, n_mels, f_min, f_max
+    ):
+        self.inverse_mel = InverseMelScale(
+            n_fft // 2 + 1,
+            n_mels,
+            sample_rate,
+            f_min,
+            f_max,
+            norm="slaney",
+            mel_scale="slaney",
+            driver="gelsd",  # the filters overlap little at the lowest bins
+        )
+        self.griffin_lim = GriffinLim(
+            n_fft, ITERATIONS, win_length, hop_length, power=1, rand_init=False
+        )
+
+    def __call__(self, mel):
+        """`(frames, n_mels)` to `(samples,)`."""
+        wav = self.griffin_lim(self.inverse_mel(mel.float().cpu().exp().T))
+        return wav / wav.abs().max().clamp(min=1.0)
+
+
+def load_hifigan(source):
+    """SpeechBrain's HiFi-GAN as a function."""
+    from speechbrain.inference.vocoders import HIFIGAN
+    from speechbrain.utils.fetching import FetchConfig
+
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "hyperparams.yaml").is_file():
+        raise UserError(
+            f"The vocoder folder {source} has no hyperparams.yaml: it must be a "
+            "HiFi-GAN in SpeechBrain's layout."
+        )
+    no_updates = {"fetch_config": FetchConfig(allow_updates=False)}
+    hifigan = from_speechbrain(HIFIGAN, source, "HiFi-GAN", **no_updates)
+    return lambda mel: hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
+
+
+def from_speechbrain(interface, source, what, **options):
+    """A pretrained model of SpeechBrain, from a folder or hub id.
+
+    Arguments
+    ---------
+    interface : type
+        Of `speechbrain.inference`.
+    source : str
+    what : str
+        What the refusal calls it.
+    **options
+        Of `from_hparams`.
+
+    Raises
+    ------
+    UserError
+        If it cannot be loaded.
+    """
+    from speechbrain.utils.fetching import LocalStrategy
+
+    try:
+        return interface.from_hparams(
+            source=str(source),
+            savedir=str(source) if Path(source).is_dir() else None,
+            local_strategy=LocalStrategy.NO_LINK,
+            **options,
+        )
+    except Exception as error:  # whatever the folder's yaml and pickles may raise
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"No {what} can be loaded from {source} ({reason}).") from error

@@ -1,0 +1,157 @@
+"""A page in the browser to try adapters out: `python -m petl_modules.demo ADAPTER...`.
+
+Drop or record a clip, see its waveform and spectrogram and what an adapter says of it,
+and switch adapters, which share one backbone. Needs Gradio: pip install -e .[demo].
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from petl_modules.data import read_clip
+from petl_modules.errors import UserError
+from petl_modules.use.inference import load_adapter
+
+SECONDS = 30.0  # of a clip that are used at most: a page should answer soon
+FFT_SIZE = 512
+
+
+class Demo:
+    """What the page computes.
+
+    Arguments
+    ---------
+    adapters : petl_modules.use.inference.Adapters
+    """
+
+    def __init__(self, adapters):
+        self.adapters = adapters
+
+    def answer(self, path, name):
+        """What is said of a clip.
+
+        Arguments
+        ---------
+        path : str or None
+            The clip; None when there is none.
+        name : str
+            The adapter.
+
+        Returns
+        -------
+        message : str
+            What a person should know: a mistake, or that the clip was cut.
+        probabilities : dict or None
+            By class.
+        text : str or None
+        figure : matplotlib.figure.Figure or None
+        """
+        if path is None:
+            return "", None, None, None
+        self.adapters.use(name)
+        rate = self.adapters.backbone.sample_rate
+        try:
+            clip = read_clip(path, rate)
+        except UserError as error:
+            # under the name that it came with, not the one that the server gave it
+            return str(error).replace(str(path), Path(path).name), None, None, None
+        used = clip[: self.longest(rate)]
+        probabilities, text = None, None
+        if self.adapters.gives(name) == "text":
+            (text,) = self.adapters.transcribe_batch(used.unsqueeze(0))
+        else:
+            (row,) = self.adapters.classify_batch(used.unsqueeze(0))
+            labels = self.adapters.labels
+            probabilities = dict(zip(labels, row.tolist(), strict=True))
+        message = ""
+        if len(used) < len(clip):
+            whole, part = len(clip) / rate, len(used) / rate
+            message = f"The clip has {whole:.1f} s: the first {part:.1f} s are used."
+        return message, probabilities, text, draw(used, rate)
+
+    def longest(self, rate):
+        """Samples of a clip that the adapter in use reads."""
+        seconds = min(SECONDS, self.adapters.max_duration or SECONDS)
+        samples = round(seconds * rate)
+        return min(samples, self.adapters.backbone.capacity() or samples)
+
+    def page(self):
+        """The page, a `gradio.Blocks`."""
+        gradio = load_gradio()
+        names = self.adapters.names
+        gives = {self.adapters.gives(name) for name in names}
+        with gradio.Blocks(title="Adapters", analytics_enabled=False) as page:
+            gradio.Markdown("# Adapters on one backbone")
+            name = gradio.Dropdown(names, value=names[0], label="Adapter")
+            clip = gradio.Audio(
+                sources=["upload", "microphone"], type="filepath", label="Clip"
+            )
+            message = gradio.Textbox(label="Message", interactive=False)
+            with gradio.Row():
+                classes = gradio.Label(
+                    label="Classes", num_top_classes=10, visible="label" in gives
+                )
+                text = gradio.Textbox(
+                    label="Text", interactive=False, visible="text" in gives
+                )
+            figure = gradio.Plot(label="Waveform and spectrogram")
+            shown = [message, classes, text, figure]
+            for change in (clip.change, name.change):
+                # one at a time: the backbone serves one adapter
+                change(self.answer, [clip, name], shown, concurrency_id="backbone")
+        return page
+
+
+@torch.no_grad()
+def draw(clip, rate):
+    """Waveform and spectrogram of a clip `(samples,)`, as a figure."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    wave, spectrogram = figure.subplots(2, sharex=True)
+    seconds = len(clip) / rate
+    wave.plot(torch.arange(len(clip)) / rate, clip, linewidth=0.5)
+    wave.set_ylabel("amplitude")
+    spectrum = torch.stft(
+        clip,
+        FFT_SIZE,
+        FFT_SIZE // 4,
+        window=torch.hann_window(FFT_SIZE),
+        pad_mode="constant",
+        return_complex=True,
+    )
+    decibels = 20 * spectrum.abs().clamp(min=1e-5).log10()
+    extent = (0, seconds, 0, rate / 2000)
+    spectrogram.imshow(decibels, origin="lower", aspect="auto", extent=extent)
+    spectrogram.set(xlabel="s", ylabel="kHz", xlim=(0, seconds))
+    return figure
+
+
+def load_gradio():
+    """Gradio, which asks no server about itself."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio
+    except ImportError:
+        raise UserError("Gradio is not installed: pip install -e .[demo]") from None
+    return gradio
+
+
+def main(argv=None):
+    """Serve the page until it is stopped."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="runs' folders")
+    parser.add_argument("--source", help="the backbone, if it has moved")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--port", type=int, help="of this machine; 7860 or the next")
+    options = parser.parse_args(argv)
+    load_gradio()
+    first, *others = dict.fromkeys(options.adapters)
+    adapters = load_adapter(first, source=options.source, device=options.device)
+    for folder in others:
+        adapters.add(folder)
+    try:
+        Demo(adapters).page().launch(server_port=options.port)
+    except OSError as error:
+        raise UserError(f"The page cannot be served: {error}") from None

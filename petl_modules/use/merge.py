@@ -1,0 +1,69 @@
+"""An adapter folded into its backbone: `python -m petl_modules.merge ADAPTER FOLDER`.
+
+FOLDER gets a plain transformers checkpoint, for methods that can be merged (LoRA,
+BitFit, linear probes, full fine-tuning), and beside it the last LayerNorm and the head
+as an adapter file of the method linear: FOLDER can be used, adapted further and moved
+like any adapter and like any checkpoint. A Whisper with its decoder has a head of its
+own, and is whole as a checkpoint. Of a synthesiser FOLDER is a base with its voices.
+"""
+
+import argparse
+from pathlib import Path
+
+from petl_modules.backbones import load_backbone, save_checkpoint
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.errors import UserError
+from petl_modules.methods import make_method
+from petl_modules.tts.head import VoiceHead
+from petl_modules.use.adapter_file import HERE, read_adapter, save_adapter
+
+
+def merge(adapter, folder, source=None):
+    """Write a merged checkpoint.
+
+    Arguments
+    ---------
+    adapter : str or Path
+        A run's folder.
+    folder : str or Path
+        New or empty.
+    source : str or None
+        Where the backbone is now, if not where the adapter says.
+
+    Raises
+    ------
+    UserError
+        For a method that cannot be merged, or a folder that holds something.
+    """
+    folder = Path(folder)
+    refuse_full(folder)
+    loaded = read_adapter(adapter, source=source)
+    loaded.model.merge()
+    if isinstance(loaded.head, VoiceHead):
+        speakers = loaded.head.settings["speakers"]
+        loaded.model.backbone.save(folder, speakers, loaded.head.state_dict())
+        return
+    save_checkpoint(loaded.model.backbone, folder)
+    if loaded.model.backbone.has_head:
+        return
+    # its fingerprint is that of the weights as they are now
+    backbone = load_backbone(folder, max_duration=loaded.max_duration)
+    plain = AdaptedModel(backbone, make_method("linear"))
+    save_adapter(folder, plain, loaded.head, loaded.info, source=HERE)
+
+
+def refuse_full(folder):
+    """Raise a UserError for a folder that holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds something already: name a new folder.")
+
+
+def main(argv=None):
+    """Merge, and say where."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("adapter", help="folder of a run")
+    parser.add_argument("folder", help="where the checkpoint goes")
+    parser.add_argument("--source", help="the backbone, if it has moved")
+    options = parser.parse_args(argv)
+    merge(options.adapter, options.folder, options.source)
+    print(f"Merged, with the head beside it: {options.folder}")
