@@ -88,22 +88,6 @@ WHISPER_DECODER = replace(
     cross=tuple(f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")),
 )
 
-# SpeechBrain's, whose norms are wrapped; the feed-forward block is two convolutions
-FASTSPEECH2 = Family(
-    layers=("encoder.layers", "decoder.layers"),
-    mhsa="self_att",
-    mhsa_norm="norm1.norm",
-    ffn=("pos_ffn", "pos_ffn"),
-    ffn_norm="norm2.norm",
-    q="self_att.q_proj",
-    k="self_att.k_proj",
-    v="self_att.v_proj",
-    o="self_att.out_proj",
-    fc1=None,
-    fc2=None,
-    last_norm="decoder.norm.norm",
-)
-
 # wav2vec 2.0, HuBERT, WavLM; post-norm (base) and pre-norm ("stable layer norm")
 waveform = partial(
     Family,

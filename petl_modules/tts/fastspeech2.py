@@ -15,146 +15,57 @@ and why:
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from speechbrain.lobes.models.FastSpeech2 import (
-    FastSpeech2WithAlignment,
-    average_over_durations,
-    maximum_path_numpy,
-    upsample,
-)
+from speechbrain.lobes.models.FastSpeech2 import average_over_durations, upsample
 from speechbrain.nnet.CNN import Conv1d
-from torch import nn
+from torch import Tensor
 
-from petl_modules.backbones.attention import attention_with_prefix
 from petl_modules.backbones.base import Backbone
-from petl_modules.core.access_points import FASTSPEECH2, first
+from petl_modules.core.access_points import Family, first
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError, one_of
+from petl_modules.tts.alignment import best_path, diagonal_prior
+from petl_modules.tts.config import (
+    CONFIG,
+    KIND,
+    WEIGHTS,
+    FastSpeech2Config,
+    read_config,
+)
 from petl_modules.tts.features import SpeechFeatures
+from petl_modules.tts.network import SelfAttention, speechbrain_model
+from petl_modules.tts.speech import Speech, Target
 from petl_modules.tts.text import PAUSE, SYMBOLS
 
 logger = logging.getLogger(__name__)
 
-KIND = "fastspeech2"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MAX_FRAMES = 2500  # of SpeechBrain's table of positions
 VOICES = "voices."  # prefix of the speakers' tensors in the file
 SILENT_SYMBOLS = 20
 
-
-@dataclass(frozen=True)
-class FastSpeech2Config:
-    """Sizes of a FastSpeech 2, its symbols, its spectrogram, and whom it has heard.
-
-    Attributes
-    ----------
-    text : str
-        arpabet or graphemes.
-    kernel_sizes : tuple of int
-        Of the two convolutions of every feed-forward block.
-    speakers : tuple of str
-        Those of the training data.
-    embedding_size : int or None
-        Size of the speaker encoder's embeddings; None for learned vectors.
-    """
-
-    text: str = "arpabet"
-    hidden_size: int = 256
-    heads: int = 2
-    encoder_layers: int = 4
-    decoder_layers: int = 6
-    ffn_size: int = 1024
-    kernel_sizes: tuple = (9, 1)
-    postnet_size: int = 512
-    dropout: float = 0.1
-    sample_rate: int = 22050
-    hop_length: int = 256
-    win_length: int = 1024
-    n_fft: int = 1024
-    n_mels: int = 80
-    f_min: float = 0.0
-    f_max: float = 8000.0
-    speakers: tuple = ()
-    embedding_size: int | None = None
-
-    model_type = KIND
-
-    @property
-    def features(self):
-        """The settings of `SpeechFeatures`."""
-        return {
-            "sample_rate": self.sample_rate,
-            "hop_length": self.hop_length,
-            "win_length": self.win_length,
-            "n_fft": self.n_fft,
-            "n_mels": self.n_mels,
-            "f_min": self.f_min,
-            "f_max": self.f_max,
-        }
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a batch sounds like.
-
-    Attributes
-    ----------
-    mel : torch.Tensor
-        `(batch, frames, n_mels)`, log-mel.
-    counts : torch.Tensor
-        `(batch,)`, valid frames.
-    pitch, energy : torch.Tensor
-        `(batch, frames)`.
-    """
-
-    mel: torch.Tensor
-    counts: torch.Tensor
-    pitch: torch.Tensor
-    energy: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Speech:
-    """What a batch of texts becomes.
-
-    Attributes
-    ----------
-    mel, coarse_mel : torch.Tensor
-        `(batch, frames, n_mels)`: log-mel, after and before the last convolutions.
-    counts : torch.Tensor
-        `(batch,)`, valid frames.
-    mask : torch.Tensor
-        `(batch, symbols)`, True for valid symbols.
-    durations : torch.Tensor
-        `(batch, symbols)`, frames: predicted, or aligned with the target.
-    log_durations, pitch, energy : torch.Tensor
-        `(batch, symbols)`: predictions; of durations `ln(1 + frames)`.
-    target_pitch, target_energy : torch.Tensor or None
-        `(batch, symbols)`: means of the target over each symbol.
-    alignment : torch.Tensor or None
-        `(batch, frames, symbols)`: log-probabilities of each frame's symbol.
-    path : torch.Tensor or None
-        `(batch, frames, symbols)`: the best monotonic one, of zeros and ones.
-    """
-
-    mel: torch.Tensor
-    coarse_mel: torch.Tensor
-    counts: torch.Tensor
-    mask: torch.Tensor
-    durations: torch.Tensor
-    log_durations: torch.Tensor
-    pitch: torch.Tensor
-    energy: torch.Tensor
-    target_pitch: torch.Tensor = None
-    target_energy: torch.Tensor = None
-    alignment: torch.Tensor = None
-    path: torch.Tensor = None
+# SpeechBrain's, whose norms are wrapped; the feed-forward block is two convolutions
+FASTSPEECH2 = Family(
+    layers=("encoder.layers", "decoder.layers"),
+    mhsa="self_att",
+    mhsa_norm="norm1.norm",
+    ffn=("pos_ffn", "pos_ffn"),
+    ffn_norm="norm2.norm",
+    q="self_att.q_proj",
+    k="self_att.k_proj",
+    v="self_att.v_proj",
+    o="self_att.out_proj",
+    fc1=None,
+    fc2=None,
+    last_norm="decoder.norm.norm",
+)
 
 
 class FastSpeech2Backbone(Backbone):
@@ -183,7 +94,7 @@ class FastSpeech2Backbone(Backbone):
         "mel": ("linear", "postnet"),
     }
 
-    def __init__(self, config, source):
+    def __init__(self, config: FastSpeech2Config, source: str) -> None:
         model = speechbrain_model(config)
         for layer in (*model.encoder.layers, *model.decoder.layers):
             layer.self_att = SelfAttention(layer.self_att.att)
@@ -199,10 +110,19 @@ class FastSpeech2Backbone(Backbone):
                 if not module.skip_transpose:
                     module.register_forward_pre_hook(self._without_padding)
 
-    def steps(self, samples):
+    def steps(self, samples: Tensor) -> Tensor:
+        """Frames of so many samples."""
         return samples // self.config.hop_length + 1
 
-    def forward(self, symbols, counts, voice, target=None, pace=1.0, hurry=False):
+    def forward(
+        self,
+        symbols: Tensor,
+        counts: Tensor,
+        voice: Tensor,
+        target: Target | None = None,
+        pace: float = 1.0,
+        hurry: bool = False,
+    ) -> Speech:
         """Symbols to speech.
 
         Arguments
@@ -269,7 +189,9 @@ class FastSpeech2Backbone(Backbone):
             path=path,
         )
 
-    def align(self, hidden, mask, mel, frames):
+    def align(
+        self, hidden: Tensor, mask: Tensor, mel: Tensor, frames: Tensor
+    ) -> Tensor:
         """Log-probabilities `(batch, frames, symbols)` of each frame's symbol, from
         distances between SpeechBrain's projections of frames and symbols."""
         with torch.autocast(hidden.device.type, enabled=False):
@@ -286,7 +208,7 @@ class FastSpeech2Backbone(Backbone):
             return scores.log_softmax(-1) + prior
 
     @torch.no_grad()
-    def silent_inputs(self):
+    def silent_inputs(self) -> list[Tensor]:
         """As of every backbone; here of a text of pauses."""
         device = next(self.parameters()).device
         seen, handles = [], []
@@ -301,7 +223,9 @@ class FastSpeech2Backbone(Backbone):
             handle.remove()
         return seen
 
-    def save(self, folder, speakers, voices):
+    def save(
+        self, folder: str | Path, speakers: Iterable[str], voices: dict[str, Tensor]
+    ) -> None:
         """Write a folder that `load_fastspeech2` reads.
 
         Arguments
@@ -374,76 +298,7 @@ class FastSpeech2Backbone(Backbone):
             )
 
 
-class SelfAttention(nn.Module):
-    """SpeechBrain's self-attention with modules for its four projections; the weights
-    keep SpeechBrain's names and packing in the state dict.
-
-    Arguments
-    ---------
-    attention : torch.nn.MultiheadAttention
-        Whose weights are taken.
-    """
-
-    packed = ("q_proj", "k_proj", "v_proj")
-
-    def __init__(self, attention):
-        super().__init__()
-        size = attention.embed_dim
-        self.num_heads, self.dropout = attention.num_heads, attention.dropout
-        self.scaling = attention.head_dim**-0.5
-        for name in (*self.packed, "out_proj"):
-            self.add_module(name, nn.Linear(size, size))
-        self.register_state_dict_post_hook(pack)
-        self.register_load_state_dict_pre_hook(unpack)
-        weights = {f"att.{n}": p for n, p in attention.state_dict().items()}
-        self.load_state_dict(weights)
-
-    def forward(
-        self,
-        query,
-        key,
-        value,
-        attn_mask=None,
-        key_padding_mask=None,
-        pos_embs=None,
-        prefix=None,
-    ):
-        """Called as SpeechBrain's layers do.
-
-        Arguments
-        ---------
-        query : torch.Tensor
-            `(batch, time, hidden)`; keys and values are made of it too.
-        key_padding_mask : torch.Tensor or None
-            `(batch, time)`, True for padding.
-        prefix : tuple of torch.Tensor or None
-            As in `attention_with_prefix`.
-
-        Returns
-        -------
-        torch.Tensor, None
-            `(batch, time, hidden)`, and no attention weights.
-        """
-        del key, value, attn_mask, pos_embs  # the query; and what is never given
-        parts = (
-            self.get_submodule(name)(query)
-            .unflatten(-1, (self.num_heads, -1))
-            .transpose(1, 2)
-            for name in self.packed
-        )
-        seen = None if key_padding_mask is None else ~key_padding_mask[:, None, None]
-        output, _ = attention_with_prefix(
-            self,
-            *parts,
-            seen,
-            prefix=prefix,
-            dropout=self.dropout if self.training else 0.0,
-            scaling=self.scaling,
-        )
-        return self.out_proj(output.flatten(2)), None
-
-
-def load_fastspeech2(source, pretrained=True):
+def load_fastspeech2(source: str, pretrained: bool = True) -> FastSpeech2Backbone:
     """A FastSpeech 2 from the folder that a base-training recipe leaves.
 
     Arguments
@@ -486,14 +341,16 @@ def load_fastspeech2(source, pretrained=True):
     return backbone.eval()
 
 
-def new_fastspeech2(kernel_sizes, **settings):
+def new_fastspeech2(
+    kernel_sizes: Iterable[int], **settings: Any
+) -> FastSpeech2Backbone:
     """A FastSpeech 2 with random weights, to be trained as a base; the settings are
     those of `FastSpeech2Config`."""
     config = FastSpeech2Config(kernel_sizes=tuple(kernel_sizes), **settings)
     return random_fastspeech2(config, KIND)
 
 
-def is_fastspeech2(source):
+def is_fastspeech2(source: str | Path) -> bool:
     """Whether a source is a FastSpeech 2 rather than a model of transformers."""
     if source == KIND:
         return True
@@ -507,7 +364,7 @@ def is_fastspeech2(source):
 # Helpers
 
 
-def random_fastspeech2(config, source):
+def random_fastspeech2(config: FastSpeech2Config, source: str) -> FastSpeech2Backbone:
     """Random weights, said loudly."""
     one_of("text", config.text, SYMBOLS)
     if config.hidden_size % config.heads or config.hidden_size % 2:
@@ -521,112 +378,13 @@ def random_fastspeech2(config, source):
     return FastSpeech2Backbone(config, source).eval()
 
 
-def read_config(path):
-    """The config of a folder."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    values.pop("model_type")
-    known = {field.name for field in fields(FastSpeech2Config)}
-    if unknown := sorted(values.keys() - known):
-        raise UserError(f"{path} holds {unknown[0]}, which is no setting of a base.")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    try:
-        return FastSpeech2Config(**values)
-    except TypeError as error:
-        raise UserError(f"{path} is damaged ({error}).") from None
-
-
-def speechbrain_model(config):
-    """SpeechBrain's FastSpeech 2 with a learned alignment."""
-    size, shared = config.hidden_size, {}
-    for stack in ("enc", "dec"):
-        shared |= {
-            f"{stack}_num_head": config.heads,
-            f"{stack}_d_model": size,
-            f"{stack}_ffn_dim": config.ffn_size,
-            f"{stack}_k_dim": size,
-            f"{stack}_v_dim": size,
-            f"{stack}_dropout": config.dropout,
-        }
-    return FastSpeech2WithAlignment(
-        **shared,
-        enc_num_layers=config.encoder_layers,
-        dec_num_layers=config.decoder_layers,
-        in_query_channels=config.n_mels,
-        in_key_channels=size,
-        attn_channels=config.n_mels,
-        temperature=0.0005,
-        normalize_before=True,  # trains without a long warm-up
-        ffn_type="1dcnn",
-        ffn_cnn_kernel_size_list=list(config.kernel_sizes),
-        n_char=len(SYMBOLS[config.text]),
-        n_mels=config.n_mels,
-        postnet_embedding_dim=config.postnet_size,
-        postnet_kernel_size=5,
-        postnet_n_convolutions=5,
-        postnet_dropout=config.dropout,
-        padding_idx=0,
-        dur_pred_kernel_size=3,
-        pitch_pred_kernel_size=3,
-        energy_pred_kernel_size=3,
-        variance_predictor_dropout=config.dropout,
-    )
-
-
-def zeroed(values, mask):
+def zeroed(values: Tensor, mask: Tensor) -> Tensor:
     """`(batch, time, ...)` with zeros where the mask `(batch, time)` is False."""
     return values * mask.view(*mask.shape, *[1] * (values.ndim - 2)).to(values.dtype)
 
 
-def hurried(durations):
+def hurried(durations: Tensor) -> Tensor:
     """Durations `(batch, symbols)` that fit the table of positions."""
     excess = durations.sum(1, keepdim=True) / (MAX_FRAMES - durations.shape[1])
     shorter = (durations / excess.clamp(min=1)).long().clamp(min=1)
     return torch.where(excess > 1, shorter * (durations > 0), durations)
-
-
-def best_path(alignment, mask, frames):
-    """The monotonic path of the highest probability, `(batch, frames, symbols)`, which
-    gives every symbol a frame."""
-    both = mask.unsqueeze(2) & frames.unsqueeze(1)
-    scores = alignment.detach().mT.masked_fill(~both, 0.0)
-    return maximum_path_numpy(scores.contiguous(), both.float()).mT
-
-
-def diagonal_prior(frames, symbols, like):
-    """Log-probabilities of the beta-binomial prior of Badlani et al. (arXiv
-    2108.10447), shaped as `like`, `(batch, frames, symbols)`: frames early in a clip
-    belong to symbols early in its text."""
-    t = torch.arange(like.shape[1], device=like.device).view(1, -1, 1)
-    k = torch.arange(like.shape[2], device=like.device).view(1, 1, -1)
-    n = (symbols - 1).view(-1, 1, 1)
-    rest = (n - k).clamp(min=0)
-    a = (t + 1).float()
-    b = (frames.view(-1, 1, 1) - t).clamp(min=1).float()
-
-    def log_beta(x, y):
-        return torch.lgamma(x) + torch.lgamma(y) - torch.lgamma(x + y)
-
-    log_choose = -torch.log(n + 1.0) - log_beta(rest + 1.0, k + 1.0)
-    return log_choose + log_beta(k + a, rest + b) - log_beta(a, b)
-
-
-def pack(module, state, prefix, metadata):
-    """Write the projections' weights as torch.nn.MultiheadAttention names them."""
-    del metadata
-    for kind in ("weight", "bias"):
-        parts = [state.pop(f"{prefix}{name}.{kind}") for name in module.packed]
-        state[f"{prefix}att.in_proj_{kind}"] = torch.cat(parts)
-        out = state.pop(f"{prefix}out_proj.{kind}")
-        state[f"{prefix}att.out_proj.{kind}"] = out
-
-
-def unpack(module, state, prefix, *_):
-    """Read them again."""
-    for kind in ("weight", "bias"):
-        key = f"{prefix}att.in_proj_{kind}"
-        if key in state:
-            parts = state.pop(key).chunk(3)
-            for name, part in zip(module.packed, parts, strict=True):
-                state[f"{prefix}{name}.{kind}"] = part
-            out = state.pop(f"{prefix}att.out_proj.{kind}")
-            state[f"{prefix}out_proj.{kind}"] = out

@@ -18,11 +18,11 @@ class VoiceModel(TaskModel):
             `(batch,)`, valid symbols.
         speakers : torch.Tensor
             `(batch,)`, numbers.
-        target : petl_modules.tts.fastspeech2.Target
+        target : petl_modules.tts.speech.Target
 
         Returns
         -------
-        guided, free : petl_modules.tts.fastspeech2.Speech
+        guided, free : petl_modules.tts.speech.Speech
             The second is None in training.
         """
         voice = self.head(speakers)

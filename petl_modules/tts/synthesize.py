@@ -15,7 +15,7 @@ from speechbrain.dataio import audio_io
 from petl_modules.backbones import load_backbone
 from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError, known_device
-from petl_modules.tts.fastspeech2 import CONFIG
+from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
 from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder

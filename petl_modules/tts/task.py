@@ -12,12 +12,13 @@ from petl_modules.core.masking import valid
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.tasks.base import Task, padded
-from petl_modules.tts.fastspeech2 import MAX_FRAMES, Target
+from petl_modules.tts.fastspeech2 import MAX_FRAMES
 from petl_modules.tts.features import hertz
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
 from petl_modules.tts.recognise import Recogniser, word_error_rate
 from petl_modules.tts.speaker_encoder import mean_embeddings
+from petl_modules.tts.speech import Target
 from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder
 
