@@ -1,33 +1,134 @@
 """Files that are whole or not there, and what tells their versions apart."""
 
+import errno
 import hashlib
 import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors.torch import save
+
+from petl_modules.errors import UserError
+
+# What disks and folders say that take no more
+REFUSED = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+}
 
 
-def write_json(path, value):
-    """Write JSON, whole or not at all."""
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Write a file that is there whole or not at all, whoever else writes it and
+    whenever this process is killed.
+
+    Arguments
+    ---------
+    path : str or Path
+        Where the file is to be; its folder is made if need be.
+
+    Yields
+    ------
+    Path
+        Another name in the same folder, with the same suffix, to write to. The file
+        takes its place when the block ends, and is removed where the block fails.
+
+    Raises
+    ------
+    UserError
+        If the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    partial = path.with_name(f".{uuid4().hex[:12]}.partial{path.suffix}")
+    try:
+        yield partial
+        with open(partial, "rb+") as stream:
+            os.fsync(stream.fileno())  # or a power failure leaves an empty file
+        partial.replace(path)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):  # it is gone, as it should be
+            partial.unlink()
+
+
+def make_folder(path: str | Path) -> Path:
+    """A folder, made if need be.
+
+    Raises
+    ------
+    UserError
+        If it cannot be.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder {path} cannot be made: {error.strerror}."
+        ) from None
+    return Path(path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file in UTF-8, whole or not at all; bytes of file names that are no
+    UTF-8 stand in it as `\\udcxx`."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write JSON, whole or not at all; it gives back every string as it was."""
+    # JSON writes such bytes of file names just as `backslashreplace` does
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_text(path, text):
-    """Write a file, whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write a safetensors file, whole or not at all, from tensors on any device.
+
+    Arguments
+    ---------
+    path : str or Path
+    tensors : dict
+        By name.
+    metadata : dict or None
+        Of strings, for the file's header.
+    """
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with whole(path) as partial:
+        # safetensors' save_file would make it the user's alone
+        partial.write_bytes(save(plain, metadata))
 
 
-def digest(value):
+def digest(value: object) -> str:
     """A hash of a JSON-able value."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def listing(paths):
+def listing(paths: Iterable[str | Path]) -> list[list]:
     """`[[path, size, mtime], ...]`: what changes when files do."""
     rows = []
     for path in sorted(map(str, paths)):
-        found = Path(path)
-        stat = found.stat() if found.exists() else None
-        rows.append([path, *((stat.st_size, stat.st_mtime) if stat else (0, 0))])
+        try:
+            stat = os.stat(path)
+        except OSError:
+            rows.append([path, 0, 0])
+        else:
+            rows.append([path, stat.st_size, stat.st_mtime])
     return rows

@@ -1,15 +1,13 @@
 """Features that are computed once: for a linear probe, everything below its head."""
 
 import logging
-import os
 import time
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from petl_modules.data.tensor_cache import TensorCache
 from petl_modules.files import digest, listing
 
 logger = logging.getLogger(__name__)
@@ -41,11 +39,10 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     dict
         `{wav: (steps, layers, hidden)}`.
     """
-    folder = Path(folder) / key_of(model, head)
-    known = load(folder)
+    cache = TensorCache(Path(folder) / key_of(model, head))
     wavs = [dataset.data[i]["wav"] for i in dataset.data_ids]
     names = {wav: clip_key(wav, model.backbone.max_duration) for wav in wavs}
-    missing = [i for i, wav in enumerate(wavs) if names[wav] not in known]
+    missing = [i for i, wav in enumerate(wavs) if names[wav] not in cache]
     model.eval()
     # clips of one length go together, so that nothing is padded for nothing
     missing.sort(key=lambda i: dataset.data[dataset.data_ids[i]]["duration"])
@@ -62,12 +59,11 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
             for clip, steps, n in zip(clips, features.cpu(), counts, strict=True):
                 part[names[clip["wav"]]] = steps[:n].clone()
             if batch is batches[-1] or time.monotonic() - began > PART_SECONDS:
-                save(folder, part)
-                known |= part
+                cache.add(part)
                 part, began = {}, time.monotonic()
     cached = len(wavs) - len(missing)
     logger.info("Features: %d computed, %d from the cache.", len(missing), cached)
-    return {wav: known[name] for wav, name in names.items()}
+    return {wav: cache[name] for wav, name in names.items()}
 
 
 def mib_of_features(model, head, dataset):
@@ -97,23 +93,3 @@ def key_of(model, head):
 def clip_key(wav, max_duration):
     """A clip as it is now: its path, size, time of change, and cut."""
     return digest([listing([wav]), max_duration])[:32]
-
-
-def save(folder, part):
-    """Write some clips' tensors beside those that are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{digest(sorted(part))[:20]}.safetensors"
-    partial = path.with_suffix(f".{os.getpid()}.partial")  # others may write too
-    save_file(part, partial)
-    partial.replace(path)
-
-
-def load(folder):
-    """The tensors of a cache folder, but for damaged files."""
-    known = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            known |= load_file(path)
-        except SafetensorError:
-            logger.warning("%s is damaged; its features are computed again.", path)
-    return known

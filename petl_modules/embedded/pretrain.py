@@ -14,7 +14,6 @@ do not. The run takes up where it was killed.
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from functools import partial
@@ -38,6 +37,7 @@ from transformers import (
 from petl_modules.backbones.features import KaldiFilterbank, WhisperLogMel
 from petl_modules.embedded.synthetic import EVENTS, TEXTURES, hump, random_sound, unit
 from petl_modules.errors import UserError
+from petl_modules.files import whole, write_json
 
 RATE = 16000
 STEP = 16  # frames of 10 ms from one token to the next
@@ -117,7 +117,7 @@ def make_clips(options, cache):
         raise UserError(
             f"{cache} holds clips of other settings: give another --cache or delete it."
         )
-    settings.write_text(json.dumps(wanted))
+    write_json(settings, wanted)
     filterbank = KaldiFilterbank(RATE, options.mel_bins)
     numbers = range(math.ceil(options.clips / SHARD))
     shards = [cache / f"clips_{number:04d}.pt" for number in numbers]
@@ -125,7 +125,8 @@ def make_clips(options, cache):
         if not path.is_file():
             rng = np.random.default_rng([options.seed, number])
             shard = make_shard(options, rng, speech, teacher, filterbank)
-            replace(path, shard)
+            with whole(path) as partial:
+                torch.save(shard, partial)
     shards = [torch.load(path) for path in tqdm(shards, "loading")]
     return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
 
@@ -357,7 +358,8 @@ def train(options, cache, clips):
         steps, clip, names = (sums / len(batches)).tolist()
         bar.set_postfix_str(f"steps {steps:.4f} clip {clip:.4f} sources {names:.4f}")
         state = {name: part.state_dict() for name, part in parts.items()}
-        replace(checkpoint, {"epoch": epoch + 1, **state})
+        with whole(checkpoint) as partial:
+            torch.save({"epoch": epoch + 1, **state}, partial)
     bar.close()
     return student.ast.eval()
 
@@ -481,13 +483,6 @@ def save(student, clips, output):
         mean=mean,
         std=deviation,
     ).save_pretrained(output)
-
-
-def replace(path, content):
-    """torch.save under another name, then moved into place."""
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@ and endless unlabelled mixtures for pretraining. Mono, 16 kHz, float32, seeded.
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from scipy.fft import irfft, next_fast_len, rfft
 from tqdm import tqdm
+
+from petl_modules.files import whole, write_json
 
 SAMPLE_RATE = 16000
 MANIFEST = "made_by_formula.json"
@@ -50,8 +51,7 @@ def write_sound_folder(folder, seed=0, clips_per_class=40, sample_rate=SAMPLE_RA
         for kind in before.get("kinds", []):
             for path in (folder / kind).glob(f"{kind}_*.wav"):
                 path.unlink()
-        folder.mkdir(parents=True, exist_ok=True)
-        replace(manifest, lambda part: part.write_text(json.dumps(settings, indent=1)))
+        write_json(manifest, settings)
     missing = [
         (path, kind, number)
         for kind in KINDS
@@ -62,7 +62,8 @@ def write_sound_folder(folder, seed=0, clips_per_class=40, sample_rate=SAMPLE_RA
         rng = np.random.default_rng([seed, list(KINDS).index(kind), number])
         wav = labelled_sound(kind, rng, sample_rate)
         path.parent.mkdir(exist_ok=True)
-        replace(path, lambda part, wav=wav: write_wav(part, wav, sample_rate))
+        with whole(path) as partial:
+            write_wav(partial, wav, sample_rate)
     return folder
 
 
@@ -770,10 +771,3 @@ def level(wav, peak):
 
 def write_wav(path, wav, rate):
     soundfile.write(path, wav, rate, subtype="PCM_16", format="WAV")
-
-
-def replace(path, write):
-    """Writes a file under another name and moves it into place."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)

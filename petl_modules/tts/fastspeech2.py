@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from speechbrain.lobes.models.FastSpeech2 import average_over_durations, upsample
 from speechbrain.nnet.CNN import Conv1d
 from torch import Tensor
@@ -32,6 +32,7 @@ from petl_modules.core.access_points import Family, first
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError, one_of
+from petl_modules.files import write_json, write_tensors
 from petl_modules.tts.alignment import best_path, diagonal_prior
 from petl_modules.tts.config import (
     CONFIG,
@@ -236,14 +237,10 @@ class FastSpeech2Backbone(Backbone):
             Tensors of the head that gave the speakers' vectors.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = self.model.state_dict() | {VOICES + n: t for n, t in voices.items()}
-        tensors = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
         config = replace(self.config, speakers=tuple(speakers))
-        save_file(tensors, folder / (WEIGHTS + ".partial"))
-        (folder / (WEIGHTS + ".partial")).replace(folder / WEIGHTS)
-        text = json.dumps({"model_type": KIND, **asdict(config)}, indent=1) + "\n"
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        write_tensors(folder / WEIGHTS, tensors)
+        write_json(folder / CONFIG, {"model_type": KIND, **asdict(config)})
 
     def _run(self, stack, hidden, mask):
         """The encoder or the decoder, its last norm included."""

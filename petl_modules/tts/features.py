@@ -1,19 +1,17 @@
 """What a synthesiser learns to produce: log-mel spectrograms, pitch, energy."""
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyworld
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from speechbrain.lobes.models.FastSpeech2 import mel_spectrogram
 from tqdm import tqdm
 
 from petl_modules.data import read_clip
+from petl_modules.data.tensor_cache import TensorCache
 from petl_modules.files import digest, listing
 
 logger = logging.getLogger(__name__)
@@ -92,7 +90,7 @@ class SpeechFeatures:
         Arguments
         ---------
         folder : str or Path
-            Where they are kept, one file for one analysis.
+            Where they are kept, in one folder for one analysis.
         dataset : DynamicItemDataset
             With wav.
         progress : bool
@@ -102,30 +100,18 @@ class SpeechFeatures:
         dict
             `{wav: (2, frames)}`, pitch then energy.
         """
-        path = Path(folder) / f"{digest([self.settings, F0_RANGE])[:20]}.safetensors"
-        known = load(path)
+        cache = TensorCache(Path(folder) / digest([self.settings, F0_RANGE])[:20])
         wavs = sorted({entry["wav"] for entry in dataset.data.values()})
         names = {wav: digest(listing([wav]))[:32] for wav in wavs}
-        missing = [wav for wav in wavs if names[wav] not in known]
+        missing = [wav for wav in wavs if names[wav] not in cache]
+        computed = {}
         for wav in tqdm(missing, desc="pitch", leave=False, disable=not progress):
             clip = read_clip(wav, self.sample_rate)
-            known[names[wav]] = torch.stack([self.pitch(clip), self.energy(clip)])
-        if missing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial_path = path.with_suffix(f".{os.getpid()}.partial")
-            save_file(known, partial_path)
-            partial_path.replace(path)
-        return {wav: known[name] for wav, name in names.items()}
+            computed[names[wav]] = torch.stack([self.pitch(clip), self.energy(clip)])
+        cache.add(computed)
+        return {wav: cache[name] for wav, name in names.items()}
 
 
 def hertz(pitch):
     """Pitch as above to Hz; meaningless where unvoiced."""
     return REFERENCE_HZ * torch.exp(pitch)
-
-
-def load(path):
-    """The tensors of a cache file; none if it is not there or damaged."""
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        return {}

@@ -15,6 +15,7 @@ from speechbrain.dataio import audio_io
 from petl_modules.backbones import load_backbone
 from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError, known_device
+from petl_modules.files import whole
 from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
 from petl_modules.tts.text import symbols_of
@@ -181,10 +182,8 @@ def main(argv=None):
         for text in options.texts:
             sounds.append(synthesizer.speak(text, options.speaker, options.pace))
     for path, wav in zip(paths, sounds, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial.wav")
-        audio_io.save(str(partial), wav.unsqueeze(0), synthesizer.sample_rate)
-        partial.replace(path)
+        with whole(path) as partial:
+            audio_io.save(str(partial), wav.unsqueeze(0), synthesizer.sample_rate)
         print(path)
 
 

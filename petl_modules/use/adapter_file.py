@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel, check_same_tensors
 from petl_modules.errors import UserError
+from petl_modules.files import write_json, write_tensors
 from petl_modules.methods import make_method
 from petl_modules.tasks import heads
 from petl_modules.tts.head import VoiceHead
@@ -40,9 +41,7 @@ def save_adapter(folder, model, head, info, source=None):
         for the adapter's own folder.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {**model.trained_state(), **head_state(head)}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     backbone = model.backbone
     settings = {
         "format": FORMAT,
@@ -61,12 +60,8 @@ def save_adapter(folder, model, head, info, source=None):
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "info": info,
     }
-    partial = folder / (TENSORS + ".partial")
-    partial.write_bytes(save(tensors))  # save_file would make it the user's alone
-    partial.replace(folder / TENSORS)
-    partial = folder / (SETTINGS + ".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / SETTINGS)
+    write_tensors(folder / TENSORS, tensors)
+    write_json(folder / SETTINGS, settings)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ sample rate are in the file's metadata.
 import argparse
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from petl_modules.errors import UserError
+from petl_modules.files import whole
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.use.adapter_file import read_adapter
 
@@ -92,16 +92,14 @@ def export(adapter, path, source=None):
     facts = {"labels": json.dumps(loaded.info["labels"]), "sample_rate": str(rate)}
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)
-    partial = path.with_suffix(".partial")
-    onnx.save(model, partial)
-    difference = largest_difference(module, partial, wavs)
-    if difference > TOLERANCE:
-        partial.unlink()
-        raise UserError(
-            f"ONNX Runtime's probabilities differ from PyTorch's by {difference:.1e}: "
-            "nothing is written."
-        )
-    os.replace(partial, path)
+    with whole(path) as partial:
+        onnx.save(model, partial)
+        difference = largest_difference(module, partial, wavs)
+        if difference > TOLERANCE:
+            raise UserError(
+                "ONNX Runtime's probabilities differ from PyTorch's by "
+                f"{difference:.1e}: nothing is written."
+            )
     return difference
 
 

@@ -10,11 +10,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from petl_modules.core.adapted import AdaptedModel, check_same_tensors
 from petl_modules.errors import UserError
-from petl_modules.files import write_json
+from petl_modules.files import write_json, write_tensors
 from petl_modules.methods import LoRAProjections, make_method
 from petl_modules.use.adapter_file import read_adapter, read_json, read_tensors
 from petl_modules.use.merge import refuse_full
@@ -79,7 +78,7 @@ def to_peft(model, folder):
         PREFIX + name: parameter.detach().cpu().contiguous()
         for name, parameter in named_as_in_peft(model).items()
     }
-    save_file(tensors, folder / TENSORS, {"format": "pt"})
+    write_tensors(folder / TENSORS, tensors, {"format": "pt"})
     write_json(folder / CONFIG, config)
 
 
