@@ -31,6 +31,7 @@ METHOD_OF = {
     "num_adapters": "soft_moa",
     "num_slots": "soft_moa",
     "normalize": "soft_moa",
+    "freeze_feature_encoder": "full",
     "expert": "dense_moa",
 }
 

@@ -81,9 +81,11 @@ def test_dense_moa_equals_n_stacked_experts(expert):
     assert_equal_with_gradients(module(x, mask), textbook, x, shared)
 
 
+@pytest.mark.parametrize("expert", ["bottleneck", "convpass"])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_soft_moa_equals_a_loop_over_clips_and_experts(normalize):
-    module = randomised(SoftMoA(D, N, 2, rank=R, normalize=normalize))
+def test_soft_moa_equals_a_loop_over_clips_and_experts(normalize, expert):
+    module = SoftMoA(D, N, 2, rank=R, normalize=normalize, expert=expert)
+    module = randomised(module).eval()
     x, mask = padded_batch()
     rows = []
     for clip, valid in zip(x, mask, strict=True):
@@ -98,7 +100,15 @@ def test_soft_moa_equals_a_loop_over_clips_and_experts(normalize):
         output = 0
         for n in range(N):
             inputs = torch.einsum("tp,td->pd", dispatch[:, n], clip[valid])
-            narrow = F.gelu(inputs @ module.down[n] + module.down_bias[n])
+            narrow = inputs @ module.down[n] + module.down_bias[n]
+            if expert == "convpass":
+                own = slice(n * R, (n + 1) * R)
+                weight, bias = module.conv.weight[own], module.conv.bias[own]
+                narrow = quick_gelu(narrow).T.unsqueeze(0)
+                narrow = F.conv1d(narrow, weight, bias, padding=1)[0].T
+                narrow = quick_gelu(narrow)
+            else:
+                narrow = F.gelu(narrow)
             output = output + combine[:, n] @ (
                 narrow @ module.up[n] + module.up_bias[n]
             )
@@ -263,13 +273,14 @@ def test_placements_follow_their_definitions(tmp_path):
         torch.testing.assert_close(actual, expected(plain, adapter))
 
 
-def test_conv_adapter_reads_the_blocks_output_with_its_residual(tmp_path):
+@pytest.mark.parametrize("name", ["conv_adapter", "bottleneck", "soft_moa"])
+def test_at_the_block_adapters_read_its_output_with_the_residual(name, tmp_path):
     for family in ("ast", "wav2vec2", "wavlm", "whisper"):
         folder = tiny_checkpoint(family, tmp_path / family)
         backbone = load_backbone(folder)
         plain = load_backbone(folder).points.layers[0].module
-        model = AdaptedModel(backbone, make_method("conv_adapter", layers=[0]))
-        adapter = randomised(model.petl["layer0_ffn_conv_adapter"])
+        method = make_method(name, site="block", layers=[0])
+        adapter = randomised(AdaptedModel(backbone, method).petl[f"layer0_ffn_{name}"])
         sums = []
         adapter.register_forward_hook(
             lambda m, args, out, seen=sums: seen.append((args[0], out))
@@ -321,6 +332,7 @@ def test_modules_have_the_published_sizes(module, count):
         ("bottleneck", {"site": "attn"}, "choose mhsa"),
         ("bottleneck", {"position": "before"}, "placement=sequential"),
         ("bottleneck", {"residual": False}, "residual"),
+        ("bottleneck", {"site": "block", "position": "before"}, "no meaning there"),
         ("bottleneck", {"layers": [7]}, "0 to 1"),
         ("bottleneck", {"layers": []}, "layers"),
         ("lora", {"targets": ["query"]}, "matches no projection"),
@@ -348,7 +360,43 @@ def test_weight_decay_spares_biases_norms_and_prompts(tmp_path):
                 assert model.decays(key, parameter), key
 
 
+def test_full_trains_some_layers_alone_and_the_rest_stays_as_it_is(tmp_path):
+    folder = tiny_checkpoint("xlsr", tmp_path)
+    model = AdaptedModel(load_backbone(folder), make_method("full", layers=[-1]))
+    places = {name.split(".")[0] for name in model.trained_parameters()}
+    assert places == {"backbone", "last_norm"}
+    layers = model.backbone.model.encoder.layers
+    trained = {id(p) for p in model.trained_parameters().values()}
+    assert {id(p) for p in layers[1].parameters()} <= trained
+    assert not {id(p) for p in layers[0].parameters()} & trained
+    assert layers[1].training and not layers[0].training
+    model.eval()
+    assert not layers[1].training
+
+
+def test_full_keeps_the_convolutions_that_read_the_waveform(tmp_path):
+    folder = tiny_checkpoint("wav2vec2", tmp_path)
+    for freeze in (True, False):
+        method = make_method("full", freeze_feature_encoder=freeze)
+        model = AdaptedModel(load_backbone(folder), method)
+        convolutions = model.backbone.model.feature_extractor
+        trains = [p.requires_grad for p in convolutions.parameters()]
+        assert set(trains) == {not freeze} and convolutions.training != freeze
+        rest = model.backbone.model.feature_projection
+        assert all(p.requires_grad for p in rest.parameters()) and rest.training
+
+
 # Where prompts and prefixes start
+
+
+@pytest.mark.parametrize("name", ["prompt", "prefix"])
+def test_prompts_and_prefixes_start_uniform_as_in_visual_prompt_tuning(name, tmp_path):
+    method = make_method(name, start="uniform", prompt_length=500)
+    model = AdaptedModel(load_backbone(tiny_checkpoint("ast", tmp_path)), method)
+    bound = (6 / (3 * 16 * 16 + 32)) ** 0.5
+    for parameter in model.petl.parameters():
+        assert 0.98 * bound < parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

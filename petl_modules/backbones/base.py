@@ -51,6 +51,7 @@ class Backbone(nn.Module):
     has_head = False  # whether it predicts by itself, as Whisper does with its decoder
     side_modules = {}  # what `besides` may name, each with the paths of its modules
     fastest = 1.0  # speed at which training may hear a clip
+    feature_encoder = None  # convolutions that read the waveform, if it has such
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None

@@ -42,6 +42,11 @@ class WaveformBackbone(Backbone):
         )
         self.stable = stable
 
+    @property
+    def feature_encoder(self):
+        """The convolutions that read the waveform."""
+        return self.model.feature_extractor
+
     def steps(self, samples):
         counts = samples.clamp(min=self.receptive_field())
         config = self.model.config

@@ -75,7 +75,10 @@ class AdaptedModel(nn.Module):
         self.methods = list(method) if isinstance(method, list | tuple) else [method]
         self.besides = list(besides)
         self.petl = nn.ModuleDict()
-        self.pinned = True
+        self.awake, self.asleep = (
+            [],
+            [],
+        )  # modules of the backbone in train mode, or not
         self.merged = False
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
@@ -141,12 +144,23 @@ class AdaptedModel(nn.Module):
         if not parameter.requires_grad:
             self._train(self._place(module, attribute), parameter, "petl", "")
 
-    def train_backbone(self):
-        """Train everything, with the backbone in train mode."""
-        self.pinned = False
+    def train_backbone(self, modules=None, frozen=None):
+        """Train the backbone, and take what trains of it into train mode.
+
+        Arguments
+        ---------
+        modules : list of torch.nn.Module or None
+            These alone; None for all of it.
+        frozen : torch.nn.Module or None
+            A module that does not train with the rest.
+        """
+        self.awake = [self.backbone] if modules is None else list(modules)
+        self.asleep = [] if frozen is None else [frozen]
         idle = {id(p) for p in self.backbone.idle_parameters()}
+        idle |= {id(p) for module in self.asleep for p in module.parameters()}
+        chosen = {id(p) for module in self.awake for p in module.parameters()} - idle
         for name, parameter in self.backbone.named_parameters():
-            if id(parameter) not in idle:
+            if id(parameter) in chosen:
                 name = name.removeprefix("model.")
                 self._train(f"backbone.{name}", parameter, "backbone", "")
 
@@ -156,8 +170,11 @@ class AdaptedModel(nn.Module):
         """Set train mode for what trains; the frozen backbone stays in eval mode,
         but for SpecAugment."""
         super().train(mode)
-        if self.pinned:
-            self.backbone.eval()
+        self.backbone.eval()
+        for module in self.awake:
+            module.train(mode)
+        for module in self.asleep:
+            module.eval()
         self.backbone.augment = mode
         return self
 

@@ -7,7 +7,6 @@ from hyperpyyaml import load_hyperpyyaml
 
 from petl_modules.errors import UserError
 from petl_modules.methods.adapters import (
-    BlockAdapters,
     Bottleneck,
     Conformer,
     ConvAdapter,
@@ -27,7 +26,6 @@ from petl_modules.methods.prompts import (
 
 __all__ = [
     "BitFit",
-    "BlockAdapters",
     "Bottleneck",
     "Conformer",
     "ConvAdapter",

@@ -178,14 +178,17 @@ class SiteAdapters(Method):
 
     With `z` the site's input, `F` the frozen block, `A` the module:
     parallel `F(z) + A(z)`; sequential, after `F(z) + A(F(z))`, or `A(F(z))`
-    without `residual`; sequential, before `F(z + A(z))`.
+    without `residual`; sequential, before `F(z + A(z))`. At the site block (SURE,
+    arXiv 2303.03267) the module reads the output `h` of the feed-forward block, its
+    residual included: `h + A(h)`, whatever the placement; in post-norm layers that is
+    what the last norm reads.
 
     Arguments
     ---------
     adapter : type
         The module's class, built from `hidden_size` and `knobs`.
     site : str
-        mhsa, ffn or both (Pfeiffer: one site; Houlsby: both).
+        mhsa or ffn (Pfeiffer: one of them), both (Houlsby), or block.
     placement : str
         parallel or sequential.
     position : str
@@ -216,9 +219,14 @@ class SiteAdapters(Method):
         **knobs,
     ):
         super().__init__(layers, parts)
-        one_of("site", site, ("mhsa", "ffn", "both"))
+        one_of("site", site, ("mhsa", "ffn", "both", "block"))
         one_of("placement", placement, ("parallel", "sequential"))
         one_of("position", position, ("after", "before"))
+        if site == "block" and (position == "before" or not residual):
+            raise UserError(
+                "site=block adds to the block's output: position=before and "
+                "residual=False have no meaning there."
+            )
         if placement == "parallel" and position == "before":
             raise UserError(
                 "position=before has no meaning with placement=parallel: set "
@@ -229,10 +237,12 @@ class SiteAdapters(Method):
                 "residual=False is for placement=sequential with position=after."
             )
         self.adapter, self.adapter_knobs = adapter, knobs
-        self.sites = ("mhsa", "ffn") if site == "both" else (site,)
+        self.on_block = site == "block"
+        self.sites = {"both": ("mhsa", "ffn"), "block": ("ffn",)}.get(site, (site,))
         self.placement, self.position, self.residual = placement, position, residual
         self.with_norm = train_norm
-        self.additive, self.form = residual, (placement, position)
+        self.additive = residual
+        self.form = ("block",) if self.on_block else (placement, position)
 
     def attach(self, model):
         for layer in self.chosen_layers(model):
@@ -244,7 +254,9 @@ class SiteAdapters(Method):
 
     def hook(self, layer, site, module):
         place = layer.sites[site]
-        if self.placement == "parallel":
+        if self.on_block:
+            layer.on_block_output(lambda h, mask: h + module(h, mask))
+        elif self.placement == "parallel":
             place.around(lambda z, out, mask: out + module(z, mask))
         elif self.position == "before":
             place.before(lambda z, mask: z + module(z, mask))
@@ -252,40 +264,6 @@ class SiteAdapters(Method):
             place.around(lambda z, out, mask: out + module(out, mask))
         else:
             place.around(lambda z, out, mask: module(out, mask))
-
-
-class BlockAdapters(Method):
-    """`ConvAdapter` on the output of every feed-forward block, residual included:
-    `h + A(h)`, as in SURE.
-
-    Arguments
-    ---------
-    adapter : type
-        The module's class, built from `hidden_size` and `knobs`.
-    train_norm : bool
-        Whether the LayerNorm of the feed-forward block trains too.
-    layers : list of int or None
-        Restrict the method to these layers.
-    parts : list of str or None
-        Restrict it to the encoder or the decoder.
-    **knobs
-        For the module.
-    """
-
-    def __init__(self, adapter, train_norm=True, layers=None, parts=None, **knobs):
-        super().__init__(layers, parts)
-        self.adapter, self.adapter_knobs = adapter, knobs
-        self.with_norm = train_norm
-
-    def attach(self, model):
-        for layer in self.chosen_layers(model):
-            adapter = self.adapter(model.points.hidden_size, **self.adapter_knobs)
-            self.hook(layer, "ffn", model.add(self, layer, "ffn", adapter))
-            if self.with_norm:
-                model.train_norm(layer, "ffn")
-
-    def hook(self, layer, site, module):
-        layer.on_block_output(lambda h, mask: h + module(h, mask))
 
 
 class SameConv1d(nn.Conv1d):

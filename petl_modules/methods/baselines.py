@@ -6,12 +6,31 @@ from petl_modules.methods.base import Method
 
 
 class FullFineTuning(Method):
-    """Every tensor of the backbone trains, and its dropout is on."""
+    """Every tensor of the backbone trains, or those of some layers, and dropout is on
+    where it does.
+
+    Arguments
+    ---------
+    layers : list of int or None
+        Train these Transformer layers alone; None for the whole backbone.
+    freeze_feature_encoder : bool
+        Whether the convolutions that read the waveform (of wav2vec 2.0, HuBERT, WavLM)
+        stay as pretrained.
+    """
 
     mergeable = True
 
+    def __init__(self, layers=None, freeze_feature_encoder=True):
+        super().__init__(layers)
+        self.freeze_feature_encoder = freeze_feature_encoder
+
     def attach(self, model):
-        model.train_backbone()
+        if self.layers is not None:
+            chosen = [layer.module for layer in self.chosen_layers(model)]
+            model.train_backbone(chosen)
+            return
+        frozen = model.backbone.feature_encoder if self.freeze_feature_encoder else None
+        model.train_backbone(frozen=frozen)
 
 
 class LinearProbe(Method):

@@ -10,6 +10,8 @@ from petl_modules.errors import one_of
 from petl_modules.methods.adapters import SameConv1d, quick_gelu
 from petl_modules.methods.base import bottleneck_width
 
+EXPERTS = ("bottleneck", "convpass")
+
 
 class DenseMoA(nn.Module):
     """N adapters, mixed for each token by a softmax router.
@@ -48,7 +50,7 @@ class DenseMoA(nn.Module):
         dropout=0.1,
     ):
         super().__init__()
-        one_of("expert", expert, ("bottleneck", "convpass"))
+        one_of("expert", expert, EXPERTS)
         self.num_adapters = num_adapters
         self.width = bottleneck_width(
             hidden_size, rank, reduction_rate, default_rate=128
@@ -84,7 +86,7 @@ class SoftMoA(nn.Module):
 
     Every slot reads a convex combination of the valid tokens, every token a
     convex combination of the slots' outputs; all experts run as one batched
-    product.
+    product. A convpass expert's convolution runs over its own slots.
 
     Arguments
     ---------
@@ -99,6 +101,12 @@ class SoftMoA(nn.Module):
     normalize : bool
         L2-normalise tokens and slots for the logits (and for these only), with a
         learned scale.
+    expert : str
+        bottleneck or convpass.
+    kernel_size : int
+        Of convpass, in slots.
+    dropout : float
+        On the narrow features of convpass experts.
     """
 
     no_decay = ("down_bias", "up_bias")
@@ -112,8 +120,12 @@ class SoftMoA(nn.Module):
         rank=None,
         reduction_rate=None,
         normalize=False,
+        expert="bottleneck",
+        kernel_size=3,
+        dropout=0.1,
     ):
         super().__init__()
+        one_of("expert", expert, EXPERTS)
         d, n, p = hidden_size, num_adapters, num_slots
         r = bottleneck_width(d, rank, reduction_rate, default_rate=128)
         # Xavier-normal with the fans of the matrix d x (n p)
@@ -123,6 +135,10 @@ class SoftMoA(nn.Module):
         self.down_bias = nn.Parameter(torch.empty(n, 1, r).uniform_(-1, 1) / sqrt(d))
         self.up = nn.Parameter(torch.zeros(n, r, d))
         self.up_bias = nn.Parameter(torch.zeros(n, 1, d))
+        self.expert = expert
+        if expert == "convpass":
+            self.conv = SameConv1d(n * r, n * r, kernel_size, groups=n)
+            self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, mask=None):
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
@@ -135,10 +151,22 @@ class SoftMoA(nn.Module):
         dispatch = logits.softmax(1).to(x.dtype)
         inputs = dispatch.transpose(1, 2) @ x  # (batch, n p, d)
         inputs = inputs.view(batch, n, p, d).transpose(0, 1).reshape(n, batch * p, d)
-        narrow = F.gelu(torch.baddbmm(self.down_bias, inputs, self.down))
+        narrow = torch.baddbmm(self.down_bias, inputs, self.down)
+        if self.expert == "convpass":
+            narrow = self._convolved(narrow.view(n, batch, p, -1)).flatten(1, 2)
+        else:
+            narrow = F.gelu(narrow)
         outputs = torch.baddbmm(self.up_bias, narrow, self.up)
         outputs = outputs.view(n, batch, p, d).transpose(0, 1).reshape(batch, n * p, d)
         return combine @ outputs
+
+    def _convolved(self, narrow):
+        """Narrow features `(experts, batch, slots, width)` through every expert's own
+        convolution."""
+        n = narrow.shape[0]
+        channels = quick_gelu(narrow).permute(1, 2, 0, 3).flatten(2)
+        channels = self.dropout(quick_gelu(self.conv(channels)))
+        return channels.unflatten(2, (n, -1)).permute(2, 0, 1, 3)
 
     def _logits(self, x):
         slots = self.slots.flatten(1)

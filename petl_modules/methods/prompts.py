@@ -1,10 +1,12 @@
 """Learned tokens (prompt tuning) and learned keys and values (prefix tuning).
 
 In an encoder both start as the backbone's own tokens of a silent clip: random ones draw
-attention away from the sound, which takes many steps to unlearn.
+attention away from the sound, which takes many steps to unlearn. `start=uniform` is
+that of visual prompt tuning and of arXiv 2312.03694.
 """
 
 from dataclasses import replace
+from math import sqrt
 
 import torch
 from torch import nn
@@ -12,8 +14,9 @@ from torch import nn
 from petl_modules.errors import UserError, one_of
 from petl_modules.methods.base import Method
 
-STARTS = ("silence", "random")
+STARTS = ("silence", "random", "uniform")
 NOISE = 0.02  # standard deviation; no two vectors may start as the same one
+PATCH = 3 * 16 * 16  # values of an image's patch, whose fan visual prompt tuning takes
 
 
 class Prompt(nn.Module):
@@ -100,7 +103,7 @@ class PromptTokens(Method):
         Fresh tokens at every layer, in the place of the last layer's; otherwise
         only at the input of the first.
     start : str
-        silence or random.
+        silence, random (normal), or uniform (Xavier's, of a patch and a token).
     layers : list of int or None
         Restrict the method to these layers.
     parts : list of str or None
@@ -121,6 +124,8 @@ class PromptTokens(Method):
             prompt = Prompt(model.points.hidden_size, **self.prompt_knobs)
             if silence is not None:
                 start_as(prompt.tokens, silence[layer.index])
+            if self.start == "uniform":
+                start_uniform(prompt.tokens, model.points.hidden_size)
             self.hook(layer, "input", model.add(self, layer, "input", prompt))
 
     def hook(self, layer, site, module):
@@ -133,7 +138,8 @@ class PrefixKeysValues(Method):
     Arguments
     ---------
     start : str
-        silence or random; with a projection and in a decoder always random.
+        silence, random (normal) or uniform (Xavier's, of a patch and a token); with a
+        projection and in a decoder silence is random.
     layers : list of int or None
         Restrict the method to these layers.
     parts : list of str or None
@@ -153,6 +159,8 @@ class PrefixKeysValues(Method):
             direct = prefix.projection is None and not layer.points.is_decoder
             if silence is not None and direct:
                 start_as(prefix.vectors, keys_and_values(layer, silence[layer.index]))
+            if self.start == "uniform":
+                start_uniform(prefix.vectors, model.points.hidden_size)
             self.hook(layer, "mhsa", model.add(self, layer, "mhsa", prefix))
 
     def hook(self, layer, site, module):
@@ -188,6 +196,13 @@ def start_as(parameter, vectors):
     """Set a parameter's rows to vectors spread over those given, with some noise."""
     places = torch.linspace(0, len(vectors) - 1, len(parameter)).round().long()
     parameter.copy_(vectors[places] + NOISE * torch.randn_like(parameter))
+
+
+def start_uniform(parameter, hidden_size):
+    """Draw a parameter as visual prompt tuning does: uniform, by Xavier's bound for a
+    patch of an image and a token."""
+    bound = sqrt(6 / (PATCH + hidden_size))
+    nn.init.uniform_(parameter, -bound, bound)
 
 
 def positive(name, value):

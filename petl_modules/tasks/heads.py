@@ -77,8 +77,8 @@ class ClassificationHead(Head):
         Size of the tokens.
     num_classes : int
     pooling : str
-        Which valid tokens the mean is over: all, cls, prompts, speech (all but cls
-        and prompts), prompts+speech.
+        Which valid tokens the mean is over: all, cls (that one alone), prompts, speech
+        (all but special tokens and prompts), prompts+speech.
     weighted_sum : bool
         Learn a softmax-weighted sum of the layers' outputs (as SUPERB does), instead
         of reading the last.
@@ -129,7 +129,7 @@ class ClassificationHead(Head):
         special, prompts = tokens.special, tokens.special + tokens.prompts
         start, stop = {
             "all": (0, None),
-            "cls": (0, special),
+            "cls": (0, min(1, special)),
             "prompts": (special, prompts),
             "speech": (prompts, None),
             "prompts+speech": (special, None),

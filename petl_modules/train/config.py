@@ -52,6 +52,7 @@ NULLABLE = {
     "train_norm": bool,
     "deep": bool,
     "normalize": bool,
+    "freeze_feature_encoder": bool,
     "few_shot": int,
     "fold": int,
     "num_classes": int,

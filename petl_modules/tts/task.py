@@ -69,7 +69,7 @@ class TTS(Task):
         noprogressbar=False,
     ):
         self.labels, self.backbone, self.head = labels, model.backbone, head
-        self.full = not model.pinned
+        self.full = bool(model.awake)
         self.metric = one_of("metric", metric, METRICS)
         self.cache_folder = cache_folder
         self.samples, self.sample_epochs = samples, sample_epochs

@@ -21,6 +21,8 @@ from petl_modules.tts.head import VoiceHead
 FORMAT = 1
 TENSORS, SETTINGS = "adapter.safetensors", "adapter.json"
 HERE = "."
+# Knobs of adapters that were saved before there was a choice
+UNSAID = {"full": {"freeze_feature_encoder": False}}
 HEADS = {**heads.HEADS, VoiceHead.__name__: VoiceHead}
 
 
@@ -113,7 +115,10 @@ def read_adapter(folder, backbone=None, source=None):
     if backbone is None:
         backbone = load_its_backbone(folder, source)
     refuse_other_backbone(backbone, made_for, folder)
-    methods = [make_method(m["name"], **m["knobs"]) for m in settings["methods"]]
+    methods = [
+        make_method(m["name"], **{**UNSAID.get(m["name"], {}), **m["knobs"]})
+        for m in settings["methods"]
+    ]
     model = AdaptedModel(backbone, methods, settings["besides"])
     head_settings = dict(settings["head"])
     head = HEADS[head_settings.pop("type")](**head_settings)
