@@ -1,6 +1,6 @@
-"""`python -m petl_modules.benchmark`: see `petl_modules.grid.benchmark`."""
+"""`python -m petl_modules.benchmark`, which is `petl benchmark`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.grid.benchmark")
+    run("benchmark")

@@ -1,16 +1,21 @@
-"""What a command line owes its user: little noise, and one sentence for a mistake."""
+"""What a command line owes its user: little noise, whole sentences, and one of them
+for a mistake."""
 
+import argparse
+import difflib
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from typing import NoReturn
 
 from petl_modules.errors import UserError
 
 
-def quiet():
+def quiet() -> None:
     """Show the project's own messages, and of libraries only what matters."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if os.environ.get("RANK", "0") != "0":  # one process of several speaks
@@ -20,19 +25,22 @@ def quiet():
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    # transformers reads these when it is imported, which costs seconds: not here
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers.utils import logging as transformers_logging
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
 
 
-def own_or_error(record):
+def own_or_error(record: logging.LogRecord) -> bool:
     """Whether a log record is the project's own, or an error."""
     return record.name.startswith("petl_modules") or record.levelno >= logging.ERROR
 
 
-def command(module: str) -> None:
+def command(module: str) -> NoReturn:
     """Run a command's `main` as the program: quietly, its mistakes in one sentence.
 
     Arguments
@@ -46,7 +54,7 @@ def command(module: str) -> None:
 
 
 @contextmanager
-def refusing():
+def refusing() -> Iterator[None]:
     """End the program with one sentence, no traceback, for a user's mistake, and
     quietly where what it prints is read no further, as by `head`."""
     try:
@@ -64,3 +72,90 @@ def refusing():
         # what Python flushes at its end must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose complaints are a `UserError` of one sentence, and which
+    names the nearest option for one that there is not.
+
+    Arguments
+    ---------
+    description : str
+        What the command does, in whole sentences; paragraphs are kept.
+    """
+
+    def __init__(self, description: str, **kwargs):
+        kwargs.setdefault("formatter_class", Paragraphs)
+        super().__init__(
+            description=description, allow_abbrev=False, add_help=False, **kwargs
+        )
+        self.add_argument(
+            "-h", "--help", action="help", help="Show this text, and end."
+        )
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse's.
+
+        Raises
+        ------
+        UserError
+        """
+        args = sys.argv[1:] if args is None else list(args)
+        for argument in args:
+            name = argument.partition("=")[0]
+            if name == "--":
+                break
+            if name.startswith("--") and name not in self._option_string_actions:
+                self.refuse(name)
+        found, others = self.parse_known_args(args, namespace)
+        if others:
+            raise UserError(f"{others[0]} is one too many; see {self.prog} --help.")
+        return found
+
+    def refuse(self, name: str) -> NoReturn:
+        """Raise a UserError for an option that is none of this command's."""
+        near = difflib.get_close_matches(name, self._option_string_actions, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"See {self.prog} --help."
+        raise UserError(f"There is no option {name}. {hint}")
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls for everything that it does not take."""
+        raise UserError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+class Paragraphs(argparse.HelpFormatter):
+    """Help whose description keeps its paragraphs."""
+
+    def _fill_text(self, text, width, indent):
+        paragraphs = text.strip().split("\n\n")
+        fill = super()._fill_text
+        return "\n\n".join(fill(part, width, indent) for part in paragraphs)
+
+
+def above_zero(text: str) -> int:
+    """A whole number of at least 1, as the type of an option."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A number above 0, as the type of an option."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0")
+    return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, as the type of an option."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1")
+    return number

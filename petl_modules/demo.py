@@ -1,6 +1,6 @@
-"""`python -m petl_modules.demo`: see `petl_modules.use.demo`."""
+"""`python -m petl_modules.demo`, which is `petl demo`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.use.demo")
+    run("demo")

@@ -1,6 +1,6 @@
-"""`python -m petl_modules.describe`: see `petl_modules.train.describe`."""
+"""`python -m petl_modules.describe`, which is `petl describe`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.train.describe")
+    run("describe")

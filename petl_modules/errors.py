@@ -1,7 +1,5 @@
 """The one exception for a user's mistake, and checks that raise it."""
 
-import torch
-
 
 class UserError(ValueError):
     """A mistake that the user can mend: what is wrong, where, and what to do.
@@ -35,6 +33,8 @@ def known_device(name):
     ------
     UserError
     """
+    import torch  # which takes seconds, and most mistakes need none
+
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):

@@ -1,6 +1,6 @@
-"""`python -m petl_modules.export`: see `petl_modules.use.export`."""
+"""`python -m petl_modules.export`, which is `petl export`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.use.export")
+    run("export")

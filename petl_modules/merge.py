@@ -1,6 +1,6 @@
-"""`python -m petl_modules.merge`: see `petl_modules.use.merge`."""
+"""`python -m petl_modules.merge`, which is `petl merge`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.use.merge")
+    run("merge")

@@ -1,6 +1,6 @@
-"""`python -m petl_modules.peft_format`: see `petl_modules.use.peft_format`."""
+"""`python -m petl_modules.peft_format`, which is `petl peft`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.use.peft_format")
+    run("peft")

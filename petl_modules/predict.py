@@ -1,6 +1,6 @@
-"""`python -m petl_modules.predict`: see `petl_modules.use.predict`."""
+"""`python -m petl_modules.predict`, which is `petl predict`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.use.predict")
+    run("predict")

@@ -1,6 +1,6 @@
-"""`python -m petl_modules.report`: see `petl_modules.grid.report`."""
+"""`python -m petl_modules.report`, which is `petl report`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.grid.report")
+    run("report")

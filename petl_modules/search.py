@@ -1,6 +1,6 @@
-"""`python -m petl_modules.search`: see `petl_modules.grid.search`."""
+"""`python -m petl_modules.search`, which is `petl search`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.grid.search")
+    run("search")

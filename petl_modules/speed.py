@@ -1,6 +1,6 @@
-"""`python -m petl_modules.speed`: see `petl_modules.grid.speed`."""
+"""`python -m petl_modules.speed`, which is `petl speed`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.grid.speed")
+    run("speed")

@@ -1,6 +1,6 @@
-"""`python -m petl_modules.synthesize`: see `petl_modules.tts.synthesize`."""
+"""`python -m petl_modules.synthesize`, which is `petl synthesize`."""
 
-from petl_modules.console import command
+from petl_modules.commands import run
 
 if __name__ == "__main__":
-    command("petl_modules.tts.synthesize")
+    run("synthesize")

@@ -1,20 +1,16 @@
-"""Pretrains a small AST by distilling Whisper's encoder into it.
+"""Pretrain a small AST by distilling Whisper's encoder into it.
 
-    python -m petl_modules.embedded.pretrain --teacher=FOLDER --speech=FOLDER \
-        --output=FOLDER
-
-A clip is a formula-made scene, speech, or both. The student's patches span the whole
-band, and one begins every 160 ms; each token predicts principal components of the
-teacher's hidden states in the middle of its patch, the special tokens predict their
-mean over the clip, and the mean token predicts which sources sound in the scene. The
-predictors are thrown away afterwards. Inputs are masked and change in level, targets
-do not. The run takes up where it was killed.
+`petl pretrain --teacher=FOLDER --speech=FOLDER --output=FOLDER`: a clip is a
+formula-made scene, speech, or both. The student's patches span the whole band, and one
+begins every 160 ms; each token predicts principal components of the teacher's hidden
+states in the middle of its patch, the special tokens predict their mean over the clip,
+and the mean token predicts which sources sound in the scene. The predictors are thrown
+away afterwards. Inputs are masked and change in level, targets do not. The run takes up
+where it was killed.
 """
 
-import argparse
 import json
 import math
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -35,6 +31,7 @@ from transformers import (
 )
 
 from petl_modules.backbones.features import KaldiFilterbank, WhisperLogMel
+from petl_modules.console import Parser, above_zero, command, positive, share
 from petl_modules.embedded.synthetic import EVENTS, TEXTURES, hump, random_sound, unit
 from petl_modules.errors import UserError
 from petl_modules.files import whole, write_json
@@ -52,8 +49,9 @@ CLIP_OPTIONS = (
 )
 
 
-def main(arguments=None):
-    options = parse(arguments)
+def main(argv: list[str] | None = None) -> None:
+    """Make the clips, train, and save the model."""
+    options = parse(argv)
     torch.manual_seed(options.seed)
     output = Path(options.output)
     cache = Path(options.cache or output / "pretraining")
@@ -65,37 +63,53 @@ def main(arguments=None):
     print(f"{output}: done, {time.time() - started:.0f} s in this process")
 
 
-def parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse(argv):
+    """The command line."""
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("--teacher", required=True, help="Whisper checkpoint: folder or hub id")
-    speech = "folders of speech, searched for audio"
+    teacher = "The Whisper checkpoint that is distilled: a folder or hub id."
+    add("--teacher", required=True, help=teacher)
+    speech = "Folders of speech, which are searched for audio."
     add("--speech", nargs="+", action="extend", default=[], help=speech)
-    add("--output", required=True, help="folder for the model")
-    add("--cache", help="folder for clips and checkpoints (OUTPUT/pretraining)")
-    add("--clips", type=int, default=20000, help="of max_length frames")
-    add("--speech_share", type=float, default=0.3, help="share of clips with speech")
-    share = "share of the other clips whose events are cries made of speech"
-    add("--voice_share", type=float, default=0.2, help=share)
-    add("--teacher_layers", type=int, nargs="+", default=[2, 3, 4])
-    add("--hidden_size", type=int, default=192)
-    add("--layers", type=int, default=6)
-    add("--heads", type=int, default=3)
-    add("--mel_bins", type=int, default=64, help="and frames, of a patch")
-    add("--max_length", type=int, default=512, help="frames of 10 ms")
-    size = "principal components of the teacher's states to predict"
-    add("--target_size", type=int, default=256, help=size)
-    add("--epochs", type=int, default=36)
-    add("--batch_size", type=int, default=32, help="clips, or crops of half the length")
-    add("--lr", type=float, default=1e-3)
-    add("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
+    add("--output", required=True, help="The folder for the model.")
+    cache = "A folder for clips and checkpoints (OUTPUT/pretraining)."
+    add("--cache", help=cache)
+    part = "The share of clips with speech (%(default)s)."
+    add("--speech_share", type=share, default=0.3, help=part)
+    part = "The share of other clips whose events are made of speech (%(default)s)."
+    add("--voice_share", type=share, default=0.2, help=part)
+    layers = "The teacher's layers whose states are predicted (2 3 4)."
+    taken = {"type": above_zero, "nargs": "+", "default": [2, 3, 4]}
+    add("--teacher_layers", **taken, help=layers)
+    for name, default, what in (
+        ("clips", 20000, "How many clips are made"),
+        ("hidden_size", 192, "Width of the model"),
+        ("layers", 6, "Layers of the model"),
+        ("heads", 3, "Heads of each attention"),
+        ("mel_bins", 64, "Mel bands, and frames of a patch"),
+        ("max_length", 512, "Frames of 10 ms in a clip"),
+        ("target_size", 256, "Principal components of the teacher's states to predict"),
+        ("epochs", 36, "Passes over the clips"),
+        ("batch_size", 32, "Clips in a batch, or crops of half the length"),
+    ):
+        help = f"{what} (%(default)s)."
+        add(f"--{name}", type=above_zero, default=default, help=help)
+    add("--lr", type=positive, default=1e-3, help="Learning rate (%(default)s).")
+    add("--seed", type=int, default=0, help="Of clips and weights (%(default)s).")
+    options = parser.parse_args(argv)
     patch, length = options.mel_bins, options.max_length
     if patch % (2 * STEP) or length % (2 * STEP) or length < 2 * patch:
         raise UserError(
             f"--mel_bins={patch} and --max_length={length}: both must be multiples of "
             f"{2 * STEP}, and the length two patches of {patch} frames or more."
         )
+    if options.hidden_size % options.heads:
+        raise UserError(
+            f"--hidden_size={options.hidden_size} must be a multiple of "
+            f"--heads={options.heads}."
+        )
+    if options.seed < 0:
+        raise UserError(f"--seed={options.seed} must be 0 or more.")
     return options
 
 
@@ -486,8 +500,4 @@ def save(student, clips, output):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command("petl_modules.embedded.pretrain")

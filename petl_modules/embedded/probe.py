@@ -1,59 +1,103 @@
-"""Judges a backbone by a linear probe on a data set in ESC-50's layout.
+"""Judge a backbone by a linear probe on a data set in ESC-50's layout.
 
-    python -m petl_modules.embedded.probe --data_folder=ESC-50 [--source=FOLDER]
-
-The mean over a clip's tokens after the last LayerNorm, standardised, goes into a
-multinomial logistic regression, trained on all folds but one and tested on that one.
+`petl probe --data_folder=ESC-50 [--source=FOLDER]`: the mean over a clip's tokens after
+the last LayerNorm, standardised, goes into a multinomial logistic regression, trained
+on all folds but one and tested on that one.
 """
 
-import argparse
-import csv
+import statistics
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 from petl_modules.backbones import load_backbone
-from petl_modules.data import read_clip
+from petl_modules.console import Parser, command
+from petl_modules.data import (
+    data_folder_of,
+    inside,
+    read_clip,
+    read_table,
+    whole_number,
+)
 from petl_modules.embedded import MODEL_FOLDER
+from petl_modules.errors import UserError
 
 RATE = 16000
+COLUMNS = ("filename", "fold", "category")
+LAYOUT = "clips in audio/, and a csv in meta/ with filename, fold and category."
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data_folder", required=True)
-    parser.add_argument("--source", default=str(MODEL_FOLDER))
-    options = parser.parse_args(arguments)
-    wavs, labels, folds = read(Path(options.data_folder))
+def main(argv: list[str] | None = None) -> None:
+    """Print the accuracies, of the pretrained weights and of random ones."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--data_folder", required=True, help=f"The data set: {LAYOUT}")
+    source = "The backbone: a folder or hub id; without it, the embedded one."
+    add("--source", default=str(MODEL_FOLDER), help=source)
+    options = parser.parse_args(argv)
+    known = data_folder_of("the data set", options.data_folder, "meta", LAYOUT)
+    wavs, labels, folds = read(known)
     for name, random in (("pretrained", False), ("random weights", True)):
         features = embed(options.source, wavs, random)
         scores = five_folds(features, labels, folds)
         print(
-            f"{name}: {np.mean(scores):.4f} +- {np.std(scores):.4f} "
+            f"{name}: {statistics.mean(scores):.4f} +- "
+            f"{statistics.pstdev(scores):.4f} "
             f"({', '.join(f'{score:.3f}' for score in scores)})"
         )
 
 
-def read(folder):
-    """Waveforms at 16 kHz, at most 5 s, labels and folds."""
-    table = next((folder / "meta").glob("*.csv"))
-    with open(table, newline="") as file:
-        rows = list(csv.DictReader(file))
-    wavs = []
-    for row in tqdm(rows, "reading", leave=False):
-        clip = read_clip(folder / "audio" / row["filename"], RATE)
-        wavs.append(clip[: 5 * RATE])
-    names = sorted({row["category"] for row in rows})
-    labels = torch.tensor([names.index(row["category"]) for row in rows])
-    folds = torch.tensor([int(row["fold"]) for row in rows])
-    return wavs, labels, folds
+def read(folder: Path) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The clips of a data set in ESC-50's layout.
+
+    Arguments
+    ---------
+    folder : Path
+
+    Returns
+    -------
+    wavs : list of torch.Tensor
+        `(samples,)` at 16 kHz, at most 5 s each.
+    labels, folds : torch.Tensor
+        `(clips,)`.
+
+    Raises
+    ------
+    UserError
+        For a table that is not there, or rows without what is needed.
+    """
+    tables = sorted((folder / "meta").glob("*.csv"))
+    if not tables:
+        raise UserError(f"The data folder {folder} has no table in meta/: {LAYOUT}")
+    rows = read_table(tables[0], COLUMNS)
+    wavs, names, folds = [], [], []
+    for place, row in tqdm(rows, "reading", leave=False):
+        path = inside(folder / "audio", row["filename"])
+        wavs.append(read_clip(path, RATE)[: 5 * RATE])
+        names.append(row["category"])
+        folds.append(whole_number(place, row, "fold"))
+    if len(set(folds)) < 2 or len(set(names)) < 2:
+        raise UserError(f"{tables[0]} needs two folds and two categories or more.")
+    known = sorted(set(names))
+    labels = torch.tensor([known.index(name) for name in names])
+    return wavs, labels, torch.tensor(folds)
 
 
-def embed(source, wavs, random):
-    """Mean tokens `(clips, hidden)` after the last LayerNorm."""
+def embed(source: str, wavs: list[Tensor], random: bool) -> Tensor:
+    """Mean tokens `(clips, hidden)` after the last LayerNorm.
+
+    Arguments
+    ---------
+    source : str
+        Backbone: folder or hub id.
+    wavs : list of torch.Tensor
+        `(samples,)` each.
+    random : bool
+        Draw the weights instead of reading them.
+    """
     torch.manual_seed(0)
     backbone = load_backbone(source, pretrained=not random)
     with torch.inference_mode():
@@ -61,8 +105,20 @@ def embed(source, wavs, random):
         return torch.cat([backbone(wav[None]).hidden.mean(1) for wav in clips])
 
 
-def five_folds(features, labels, folds, penalty=1e-2):
-    """Accuracy on every fold of a regression trained on the others."""
+def five_folds(
+    features: Tensor, labels: Tensor, folds: Tensor, penalty: float = 1e-2
+) -> list[float]:
+    """Accuracy on every fold of a regression trained on the others.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        `(clips, hidden)`.
+    labels, folds : torch.Tensor
+        `(clips,)`.
+    penalty : float
+        Of the weights' squares.
+    """
     scores = []
     for fold in folds.unique():
         test = folds == fold
@@ -88,4 +144,4 @@ def five_folds(features, labels, folds, penalty=1e-2):
 
 
 if __name__ == "__main__":
-    main()
+    command("petl_modules.embedded.probe")

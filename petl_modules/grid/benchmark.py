@@ -1,11 +1,11 @@
-"""Many runs by one command: `python -m petl_modules.benchmark {list,run,report} FILE`.
+"""Run many methods on many data sets by one file.
 
-The file names recipes, methods, overrides and seeds; folds come from the recipes. A
-job is one recipe's command line for one method, fold and seed. `list` prints the jobs,
-`run` runs those that are not done, and `report` writes tables and plots.
+`petl benchmark {list,run,report} FILE`: the file names recipes, methods, overrides and
+seeds; folds come from the recipes. A job is one recipe's command line for one method,
+fold and seed. `list` prints the jobs, `run` runs those that are not done, and `report`
+writes tables and plots.
 """
 
-import argparse
 import itertools
 import os
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML, YAMLError
 
+from petl_modules.console import Parser
 from petl_modules.errors import UserError
 from petl_modules.grid.jobs import Job, as_text
 from petl_modules.grid.report import read_job, write_report
@@ -58,7 +59,7 @@ class Benchmark:
     slurm: dict
 
 
-def load_benchmark(path):
+def load_benchmark(path: str | Path) -> Benchmark:
     """Read and check a file.
 
     Arguments
@@ -102,14 +103,15 @@ def load_benchmark(path):
     return Benchmark(folder, [*jobs.values()], given["parallel"], given["slurm"])
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("action", choices=("list", "run", "report"))
-    parser.add_argument("file", help="yaml: recipes, methods, overrides, seeds")
-    parser.add_argument(
-        "--slurm", action="store_true", help="run: submit to SLURM as a job array"
-    )
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    actions = "List the jobs, run what is not done, or report what is done."
+    add("action", choices=("list", "run", "report"), help=actions)
+    add("file", metavar="FILE", help="A yaml of recipes, methods, overrides and seeds.")
+    slurm = "Submit the jobs to SLURM as an array, instead of running them here."
+    add("--slurm", action="store_true", help=slurm)
     options = parser.parse_args(argv)
     benchmark = load_benchmark(options.file)
     if options.action == "list":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from petl_modules.errors import Damaged, UserError
+from petl_modules.errors import Damaged
 from petl_modules.files import write_json
 from petl_modules.train.config import load_config, parse
 from petl_modules.train.experiment import (
@@ -23,10 +23,10 @@ from petl_modules.train.experiment import (
     run_folder,
     with_full_paths,
 )
+from petl_modules.train.recipes import HPARAMS, TRAIN, recipe_folder
 
 logger = logging.getLogger(__name__)
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 LOG, FAILURE, LOCK = "log.txt", "failure.json", "lock"
 STOPPED = (130, -signal.SIGINT)
 EXCEPTION = re.compile(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception)\b.*)")
@@ -56,20 +56,17 @@ class Job:
     processes: int = 1
 
     def __post_init__(self):
-        if not (self.home / "train.py").is_file():
-            raise UserError(f"There is no recipe {self.recipe}: no train.py is there.")
         _ = self.config  # refuses what the recipe would refuse
 
     @property
     def home(self):
         """The recipe's folder."""
-        own = RECIPES / self.recipe
-        return own if own.is_dir() else Path(self.recipe).resolve()
+        return recipe_folder(self.recipe)
 
     @cached_property
     def config(self):
         """The complete config."""
-        hparams = self.home / "hparams" / "adapter.yaml"
+        hparams = self.home / HPARAMS
         return with_full_paths(load_config(hparams, self.arguments))
 
     @cached_property
@@ -84,7 +81,7 @@ class Job:
 
     def command(self, python=sys.executable, start=None):
         """The command line; paths relative to `start` if that is given."""
-        files = [self.home / "train.py", self.home / "hparams" / "adapter.yaml"]
+        files = [self.home / TRAIN, self.home / HPARAMS]
         if start is not None:
             files = [os.path.relpath(path, start) for path in files]
         launch = ["-m", "torch.distributed.run", "--standalone"]

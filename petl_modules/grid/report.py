@@ -1,13 +1,12 @@
-"""What finished runs say: `python -m petl_modules.report FOLDER [METRIC]
-[--output=FOLDER]`.
+"""Print what finished runs say, as tables in markdown.
 
-Prints markdown: for each task a table of the methods with mean and standard deviation
-over seeds and folds, published figures beside them, and the average over tasks; and
-what is missing, with the reason. With --output also csv tables and plots are written.
-Runs are averaged only if nothing but seed and fold tells them apart.
+`petl report FOLDER [METRIC] [--output=FOLDER]`: for each task there is a table of the
+methods with mean and standard deviation over seeds and folds, published figures beside
+them, and the average over tasks; and what is missing, with the reason. With --output
+also csv tables and plots are written. Runs are averaged only if nothing but seed and
+fold tells them apart.
 """
 
-import argparse
 import csv
 import statistics
 import sys
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from petl_modules.console import Parser
 from petl_modules.data import read_table
 from petl_modules.errors import UserError
 from petl_modules.files import write_text
@@ -356,12 +356,14 @@ def draw(tasks, output):
     return "## Plots\n\n" + "\n\n".join(lines) + "\n"
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", help="with runs in it, at any depth")
-    parser.add_argument("metric", nargs="?", help="such as macro_f1")
-    parser.add_argument("--output", type=Path, help="write tables and plots here")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="A folder with runs in it, at any depth.")
+    metric = "A metric of results.json, such as macro_f1, instead of the main one."
+    add("metric", metavar="METRIC", nargs="?", help=metric)
+    add("--output", type=Path, help="A folder for tables and plots.")
     options = parser.parse_args(argv)
     root = Path(options.folder)
     return write_report(runs_below(root), root, options.output, options.metric)

@@ -1,11 +1,11 @@
-"""The best learning rate and size of a method on a task:
-`python -m petl_modules.search RECIPE --method=NAME [--trials=N] [--key=value ...]`.
+"""Search for the learning rate and size of a method that are best on a task.
 
-Optuna proposes them, each trial is a run of the recipe, and only the validation set
-is looked at. The same command goes on with a search that was interrupted.
+`petl search RECIPE --method=NAME [--key=value ...]`: Optuna proposes them, each trial
+is a run of the recipe, and only the validation set is looked at. Any option of the
+recipe may be given, and holds for all trials. The same command goes on with a search
+that was interrupted.
 """
 
-import argparse
 import fcntl
 import sys
 from pathlib import Path
@@ -15,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from petl_modules.console import Parser, above_zero
 from petl_modules.errors import UserError
 from petl_modules.grid.jobs import Job, as_text, run_job
 from petl_modules.methods import method_entry
@@ -75,12 +76,16 @@ def search(recipe, settings, trials, folder=None):
         raise UserError(f"All {trials} trials failed: see {folder}.") from None
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
-    parser.add_argument("recipe", help="a folder in recipes/, or a path")
-    parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--output_folder")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    recipe = "A folder in recipes/, or the path of a recipe."
+    add("recipe", metavar="RECIPE", help=recipe)
+    trials = "How many trials there are in all, earlier ones included (%(default)s)."
+    add("--trials", type=above_zero, default=20, help=trials)
+    folder = "Where runs and trials are kept (results/search/RECIPE/METHOD)."
+    add("--output_folder", help=folder)
     options, others = parser.parse_known_args(argv)
     settings = parse(others)
     best = search(options.recipe, settings, options.trials, options.output_folder)

@@ -1,13 +1,12 @@
-"""How fast the methods are, next to full fine-tuning and to their textbook forms.
+"""Measure how fast the methods are, next to full fine-tuning and textbook forms.
 
-`python -m petl_modules.speed` prints, from one run: module by module, a mixture or
+`petl speed` prints, from one run: module by module, a mixture or
 prefix against the form that one would write down first; the cached linear probe
 against the uncached one; two adapters that serve one batch against switching between
 them; and the step time and peak memory of every method on a whole backbone. Ratios
 are of medians in this run, on this machine.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -22,20 +21,23 @@ from tqdm import tqdm
 
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.attention import attention_with_prefix
+from petl_modules.console import Parser, above_zero, positive
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.measure import (
     peak_memory_mib,
     reset_peak_memory,
     saved_activations,
 )
-from petl_modules.errors import known_device
+from petl_modules.errors import UserError, known_device
 from petl_modules.methods import DenseMoA, SoftMoA, make_method, method_table
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.use.adapter_file import save_adapter
 from petl_modules.use.inference import load_adapter
 
+HEADS = 12  # of the attention with a prefix
 
-def main(argv=None):
+
+def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     options = parse(argv)
     torch.manual_seed(0)
@@ -91,7 +93,7 @@ class LoopedSoftMoA(SoftMoA):
 class PrefixAttention(nn.Module):
     """One attention with 12 learned keys and values, fused or eager."""
 
-    def __init__(self, hidden_size, fused, heads=12):
+    def __init__(self, hidden_size, fused, heads=HEADS):
         super().__init__()
         self.prefix = nn.Parameter(torch.randn(2, 12, hidden_size) * 0.02)
         self.heads, self.fused, self.is_causal = heads, fused, False
@@ -348,21 +350,30 @@ def synchronize(device):
 
 def parse(argv):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m petl_modules.speed", description=__doc__.split("\n")[0]
-    )
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default)
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
-    parser.add_argument("--source", default="embedded", help="backbone of whole steps")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of a clip")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=590)
-    parser.add_argument("--hidden_size", type=int, default=768)
-    parser.add_argument("--num_adapters", type=int, default=7)
-    parser.add_argument("--rank", type=int, default=6)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=device, help="Where to compute (%(default)s).")
+    add("--threads", type=above_zero, help="CPU threads of torch.")
+    source = "The backbone of whole steps: a folder or hub id (%(default)s)."
+    add("--source", default="embedded", help=source)
+    add("--seconds", type=positive, default=5.0, help="Of a clip (%(default)s).")
+    for name, default, what in (
+        ("batch_size", 8, "Clips in a batch"),
+        ("tokens", 590, "Tokens of a single module's input"),
+        ("hidden_size", 768, "Width of a single module's input"),
+        ("num_adapters", 7, "Experts of a mixture"),
+        ("rank", 6, "Width of an expert"),
+        ("classes", 10, "Classes of the head"),
+        ("repeats", 10, "Runs that a median is taken of"),
+    ):
+        help = f"{what} (%(default)s)."
+        add(f"--{name}", type=above_zero, default=default, help=help)
     options = parser.parse_args(argv)
     known_device(options.device)
+    if options.hidden_size % HEADS:
+        raise UserError(
+            f"--hidden_size={options.hidden_size} must be a multiple of {HEADS}, the "
+            "heads of the attention."
+        )
     return options

@@ -1,11 +1,10 @@
-"""Speech from text: `python -m petl_modules.synthesize ADAPTER TEXT... --out=x.wav`.
+"""Speak texts by trained voices.
 
-One text by one voice makes a file; several texts, or several adapters on one base
-(`--adapter=OTHER`, as often as wanted), fill the folder that --out names. Nothing is
-written unless everything can be spoken.
+`petl synthesize ADAPTER TEXT... --out=x.wav`: one text by one voice makes a file;
+several texts, or several adapters on one base (`--adapter=OTHER`, as often as wanted),
+fill the folder that --out names. Nothing is written unless everything can be spoken.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from speechbrain.dataio import audio_io
 
 from petl_modules.backbones import load_backbone
+from petl_modules.console import Parser, positive
 from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError, known_device
 from petl_modules.files import whole
@@ -157,19 +157,22 @@ def refuse_mute(adapter):
         raise UserError(f"The adapter {adapter} does not speak: it is no synthesiser.")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Write one file, or a folder of them."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("first", metavar="ADAPTER", help="folder of a run, or of a base")
-    add("texts", nargs="+", metavar="TEXT")
-    add("--out", required=True, help="file, or folder for several sounds")
-    add("--adapter", action="append", default=[], help="another one; may be repeated")
-    add("--speaker", help="where an adapter has several")
-    add("--source", help="the base, if it is not where the adapter says")
-    add("--vocoder", help="a HiFi-GAN; otherwise Griffin-Lim")
-    add("--pace", type=positive, default=1.0, help="factor of durations")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("first", metavar="ADAPTER", help="The folder of a run, or of a base.")
+    add("texts", nargs="+", metavar="TEXT", help="What is said.")
+    add("--out", required=True, help="The file, or a folder for several sounds.")
+    other = "Another adapter of the same base; the option may be repeated."
+    add("--adapter", action="append", default=[], help=other)
+    add("--speaker", help="Who speaks, where an adapter has several voices.")
+    add("--source", help="The base, if it is not where the adapter says.")
+    add("--vocoder", help="A HiFi-GAN: folder or hub id. Without one, Griffin-Lim.")
+    pace = "A factor of all durations: 1.2 is slower (%(default)s)."
+    add("--pace", type=positive, default=1.0, help=pace)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=device, help="Where to compute (%(default)s).")
     options = parser.parse_args(argv)
     adapters = [options.first, *options.adapter]
     paths = sound_files(options.out, adapters, options.texts)
@@ -201,10 +204,3 @@ def sound_files(out, adapters, texts):
         )
     voices, lines = range(1, len(adapters) + 1), range(1, len(texts) + 1)
     return [out / f"voice{v}_text{n}.wav" for v in voices for n in lines]
-
-
-def positive(text):
-    """A number above 0."""
-    if not 0 < (number := float(text)) < float("inf"):
-        raise ValueError
-    return number

@@ -1,16 +1,17 @@
-"""A page in the browser to try adapters out: `python -m petl_modules.demo ADAPTER...`.
+"""Serve a page in the browser to try adapters out, until it is stopped.
 
-Drop or record a clip, see its waveform and spectrogram and what an adapter says of it,
-and switch adapters, which share one backbone. Needs Gradio: pip install -e .[demo].
+`petl demo ADAPTER...`: drop or record a clip, see its waveform and spectrogram and what
+an adapter says of it, and switch adapters, which share one backbone. It needs Gradio:
+pip install -e .[demo].
 """
 
-import argparse
 import os
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
+from petl_modules.console import Parser
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
 from petl_modules.use.inference import load_adapter
@@ -138,13 +139,15 @@ def load_gradio():
     return gradio
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Serve the page until it is stopped."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("adapters", nargs="+", metavar="ADAPTER", help="runs' folders")
-    parser.add_argument("--source", help="the backbone, if it has moved")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--port", type=int, help="of this machine; 7860 or the next")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("adapters", nargs="+", metavar="ADAPTER", help="The folders of runs.")
+    add("--source", help="The backbone, if it is not where the adapter says.")
+    add("--device", default="cpu", help="Where to compute (%(default)s).")
+    port = "The port of this machine (7860, or the next one that is free)."
+    add("--port", type=int, help=port)
     options = parser.parse_args(argv)
     load_gradio()
     first, *others = dict.fromkeys(options.adapters)

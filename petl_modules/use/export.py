@@ -1,13 +1,11 @@
-"""An adapter and its backbone as one ONNX file: `python -m petl_modules.export ADAPTER
-FILE.onnx`.
+"""Write an adapter and its backbone as one ONNX file.
 
-The file takes waveforms at the backbone's rate, any number of clips of one length, and
-gives class probabilities; features, backbone, adapter and head are inside. What ONNX
-Runtime computes of it is compared with PyTorch before it is said to be done. Labels and
-sample rate are in the file's metadata.
+`petl export ADAPTER FILE.onnx`: the file takes waveforms at the backbone's rate, any
+number of clips of one length, and gives class probabilities; features, backbone,
+adapter and head are inside. What ONNX Runtime computes of it is compared with PyTorch
+before it is said to be done. Labels and sample rate are in the file's metadata.
 """
 
-import argparse
 import json
 import logging
 import warnings
@@ -16,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from petl_modules.console import Parser
 from petl_modules.errors import UserError
 from petl_modules.files import whole
 from petl_modules.tasks.heads import ClassificationHead
@@ -129,12 +128,13 @@ def libraries():
     return onnx, onnxruntime
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Export, and say how equal it is."""
-    parser = argparse.ArgumentParser(description="An adapter as one ONNX file.")
-    parser.add_argument("adapter", help="folder of a run")
-    parser.add_argument("file", help="what to write, such as model.onnx")
-    parser.add_argument("--source", help="the backbone, if it has moved")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("adapter", metavar="ADAPTER", help="The folder of a run.")
+    add("file", metavar="FILE", help="What to write, such as model.onnx.")
+    add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     difference = export(options.adapter, options.file, options.source)

@@ -1,16 +1,17 @@
-"""An adapter folded into its backbone: `python -m petl_modules.merge ADAPTER FOLDER`.
+"""Fold an adapter into its backbone.
 
-FOLDER gets a plain transformers checkpoint, for methods that can be merged (LoRA,
-BitFit, linear probes, full fine-tuning), and beside it the last LayerNorm and the head
-as an adapter file of the method linear: FOLDER can be used, adapted further and moved
-like any adapter and like any checkpoint. A Whisper with its decoder has a head of its
-own, and is whole as a checkpoint. Of a synthesiser FOLDER is a base with its voices.
+`petl merge ADAPTER FOLDER`: FOLDER gets a plain transformers checkpoint, for methods
+that can be merged (LoRA, BitFit, linear probes, full fine-tuning), and beside it the
+last LayerNorm and the head as an adapter file of the method linear: FOLDER can be used,
+adapted further and moved like any adapter and like any checkpoint. A Whisper with its
+decoder has a head of its own, and is whole as a checkpoint. Of a synthesiser FOLDER is
+a base with its voices.
 """
 
-import argparse
 from pathlib import Path
 
 from petl_modules.backbones import load_backbone, save_checkpoint
+from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method
@@ -58,12 +59,13 @@ def refuse_full(folder):
         raise UserError(f"{folder} holds something already: name a new folder.")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Merge, and say where."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("adapter", help="folder of a run")
-    parser.add_argument("folder", help="where the checkpoint goes")
-    parser.add_argument("--source", help="the backbone, if it has moved")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("adapter", metavar="ADAPTER", help="The folder of a run.")
+    add("folder", metavar="FOLDER", help="A new folder for the checkpoint.")
+    add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
     merge(options.adapter, options.folder, options.source)
     print(f"Merged, with the head beside it: {options.folder}")

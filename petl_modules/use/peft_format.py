@@ -1,16 +1,16 @@
-"""LoRA in the format of Hugging Face's PEFT library, out and in.
+"""Write a LoRA in the format of Hugging Face's PEFT library; `from_peft` reads one.
 
-`python -m petl_modules.peft_format ADAPTER FOLDER` writes adapter_config.json and
-adapter_model.safetensors, which `peft.PeftModel.from_pretrained` puts on the backbone
+`petl peft ADAPTER FOLDER` writes adapter_config.json and adapter_model.safetensors,
+which `peft.PeftModel.from_pretrained` puts on the backbone
 that `transformers.AutoModel` loads; the trained last LayerNorm goes with it. The head
 stays with the adapter: PEFT knows none for a bare backbone.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 
+from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel, check_same_tensors
 from petl_modules.errors import UserError
 from petl_modules.files import write_json, write_tensors
@@ -210,12 +210,13 @@ def refuse_where_peft_differs(backbone):
         )
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     """Write an adapter in PEFT's format, and say where."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("adapter", help="folder of a run")
-    parser.add_argument("folder", help="where the files go")
-    parser.add_argument("--source", help="the backbone, if it has moved")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("adapter", metavar="ADAPTER", help="The folder of a run, of the method lora.")
+    add("folder", metavar="FOLDER", help="A new folder for the files.")
+    add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
     to_peft(read_adapter(options.adapter, source=options.source).model, options.folder)
     print(f"LoRA in PEFT's format: {options.folder}")

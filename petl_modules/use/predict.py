@@ -1,10 +1,10 @@
-"""Labels or text for recordings: `python -m petl_modules.predict ADAPTER PATH...`.
+"""Say what recordings are: labels with probabilities, or text.
 
-A path is a file or a folder, which is searched for recordings. What cannot be read is
-named, and the rest is still answered; the exit status is then 1.
+`petl predict ADAPTER PATH...`: a path is a file, or a folder, which is searched for
+recordings. What cannot be read is named, and the rest is still answered; the exit
+status is then 1.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -14,20 +14,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from petl_modules.console import Parser, above_zero
 from petl_modules.data import is_audio
 from petl_modules.use.inference import load_adapter
 
 
-def main(argv=None):
-    """Print answers as a table, or with --json as a list of objects."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(argv: list[str] | None = None) -> int:
+    """Print answers as a table, or with --json as a list of objects; returns the exit
+    status."""
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("adapter", help="folder of a run")
-    add("paths", nargs="+", metavar="PATH", help="file or folder")
-    add("--json", action="store_true", help="print JSON, with all probabilities")
-    add("--source", help="the backbone, if it is not where the adapter says")
-    add("--batch_size", type=positive, default=16)
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("adapter", metavar="ADAPTER", help="The folder of a run.")
+    add("paths", nargs="+", metavar="PATH", help="A recording, or a folder of them.")
+    add("--json", action="store_true", help="Print JSON, with all probabilities.")
+    add("--source", help="The backbone, if it is not where the adapter says.")
+    size = "How many clips are computed together (%(default)s)."
+    add("--batch_size", type=above_zero, default=16, help=size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=device, help="Where to compute (%(default)s).")
     options = parser.parse_args(argv)
     adapter = load_adapter(options.adapter, None, options.source, options.device)
     found = {path: recordings(path) for path in options.paths}
@@ -48,7 +52,7 @@ def main(argv=None):
     return 1 if failed else 0
 
 
-def recordings(path):
+def recordings(path: str | Path) -> list[Path]:
     """The file that a path names, or those in a folder, sorted."""
     path = Path(path)
     if not path.is_dir():
@@ -56,14 +60,7 @@ def recordings(path):
     return sorted(p for p in path.rglob("*") if p.is_file() and is_audio(p))
 
 
-def positive(text):
-    """A whole number above 0."""
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
-
-
-def table(answers):
+def table(answers: list[dict]) -> Table:
     """Answers as a table."""
     text = any("text" in answer for answer in answers)
     shown = Table()
