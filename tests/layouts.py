@@ -60,18 +60,18 @@ class Recordings:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, np.zeros(0), 16000)
 
-    def write_film(self, name, pitch=0):
-        """Half a second of video with a stereo sound track."""
+    def write_film(self, name, pitch=0, seconds=0.5):
+        """A video with a stereo sound track."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        time = np.arange(24000, dtype=np.float32) / 48000
+        time = np.arange(int(48000 * seconds), dtype=np.float32) / 48000
         wave = 0.3 * np.sin(2 * np.pi * 300 * 2 ** (pitch % 7 / 2) * time)
         with av.open(str(path), "w") as film:
             picture = film.add_stream("mpeg4", rate=10)
             picture.width = picture.height = 32
             picture.pix_fmt = "yuv420p"
             sound = film.add_stream("aac", rate=48000, layout="stereo")
-            for _ in range(5):
+            for _ in range(int(10 * seconds)):
                 grey = np.full((32, 32, 3), 128, np.uint8)
                 film.mux(picture.encode(av.VideoFrame.from_ndarray(grey)))
             frame = av.AudioFrame.from_ndarray(
@@ -249,9 +249,9 @@ def meld(root):
             rows.append((1, "Oh, no", "Ross", emotion, "positive", dialog, place))
             name = f"{folder}/dia{dialog}_utt{place}"
             if part == "test":
-                recordings.write(f"{name}.wav", 3 * place)
+                recordings.write(f"{name}.wav", 3 * place, seconds=1)
             else:
-                recordings.write_film(f"{name}.mp4", 3 * place)
+                recordings.write_film(f"{name}.mp4", 3 * place, seconds=1)
         where = "train/" if part == "train" else ""
         table = f"{where}{part}_sent_emo.csv"
         recordings.write_table(table, columns.split(","), rows)
@@ -261,13 +261,17 @@ def meld(root):
 
 def vctk(root):
     """Two speakers, one utterance in ten for each of the held-out parts; one of them
-    without a second microphone."""
+    without a second microphone, and without a text of the last utterance."""
     recordings = Recordings(root)
     for place, speaker in enumerate(("p225", "p280")):
         for number, mic in itertools.product(range(1, 21), (1, 2)):
             if mic == 1 or speaker == "p225":
                 name = f"{speaker}/{speaker}_{number:03d}_mic{mic}.flac"
-                recordings.write(f"wav48_silence_trimmed/{name}", 3 * place)
+                wav = f"wav48_silence_trimmed/{name}"
+                recordings.write(wav, 3 * place, seconds=0.5)
+            if (speaker, number) != ("p280", 20):
+                text = f"txt/{speaker}/{speaker}_{number:03d}.txt"
+                recordings.write_lines(text, [SENTENCES[number % len(SENTENCES)]])
     recordings.write_empty("wav48_silence_trimmed/p225/p225_003_mic1.flac")
 
 

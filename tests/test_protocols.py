@@ -70,6 +70,21 @@ def test_fluent_speech_commands_keeps_text_and_speaker(tree):
     assert (entry["label"], entry["speaker"]) == (labels[1], "f")
 
 
+def test_fluent_speech_commands_tells_the_parts_of_an_intent_apart(tree):
+    splits, labels = prepare(tree, "FluentSpeechCommands", slots=True)
+    assert len(labels) == 2 * 2 * 2 and labels == sorted(labels)
+    entry = splits["test"]["wavs/speakers/f/test10.wav"]
+    assert entry["label"] == "increase | heat | kitchen" and entry["label"] in labels
+    seen = {e["label"] for part in splits.values() for e in part.values()}
+    assert len(seen) == 2
+
+
+def test_iemocap_by_session(tree):
+    splits, _ = prepare(tree, "IEMOCAP", fold=0)
+    sessions = {n: {int(key[3:5]) for key in part} for n, part in splits.items()}
+    assert sessions == {"train": {1, 2, 3}, "valid": {4}, "test": {5}}
+
+
 @pytest.mark.parametrize("fold", range(1, 11))
 def test_iemocap_holds_a_session_out(tree, fold):
     splits, _ = prepare(tree, "IEMOCAP", fold=fold)
@@ -136,6 +151,15 @@ def test_vctk_splits_each_speakers_sorted_utterances(tree):
     assert prepare(tree, "VCTK", microphone="mic2")[1] == ["p225"]
 
 
+def test_vctk_takes_some_speakers(tree):
+    assert prepare(tree, "VCTK", speakers=["p280"])[1] == ["p280"]
+    splits, labels = prepare(tree, "VCTK", without=["p280"])
+    assert labels == ["p225"]
+    assert all(key.startswith("p225") for part in splits.values() for key in part)
+    with pytest.raises(UserError, match="no speaker p999"):
+        prepare(tree, "VCTK", speakers=["p999"])
+
+
 def test_vctk_in_the_older_release(tmp_path):
     for number in range(1, 12):
         path = tmp_path / "wav48" / "p225" / f"p225_{number:03d}.wav"
@@ -183,6 +207,13 @@ def test_librispeech_phones_have_no_stress(tree, caplog):
         prepare(tree("LibriSpeech"), **{**LIBRISPEECH, "test_set": "test-other"})
     with pytest.raises(UserError, match=r"gone\.txt is missing"):
         prepare(tree("LibriSpeech"), **LIBRISPEECH, lexicon="gone.txt")
+
+
+def test_librispeech_phones_with_stress(tree):
+    prepare = prepare_function("LibriSpeech", "prepare_phonemes")
+    splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH, stress=True)
+    assert labels == ["<blank>", "AE0", "AE1", "AH0", "B", "IY1", "K", "UW1"]
+    assert splits["valid"]["11-1100-0001"]["units"] == "B IY1 AE1 B AE0"
 
 
 def test_librispeech_words_that_the_lexicon_lacks_can_be_looked_up(tree, caplog):
@@ -242,8 +273,17 @@ def test_snips_marks_slots_and_intents(tree, tmp_path):
         "<B-city> CAB <E-city> DA <intent=Go>",
     ]
     assert {key.split("-")[0] for key in splits["train"]} == {"Ivy"}
+    splits, _ = prepare(tree("SNIPS"), train_speakers=["all"], **voices)
+    assert {key.split("-")[0] for key in splits["train"]} == {"Ivy", "Aditi"}
     with pytest.raises(UserError, match="no train utterances of Joey"):
         prepare(tree("SNIPS"), train_speakers=["Ivy", "Joey"], **voices)
     (tmp_path / "all.iob.snips.txt").write_text("Ivy-snips-train-0 BOS GO EOS\tO O\n")
     with pytest.raises(UserError, match="entry 1, is no id, words, a tab"):
         prepare(tmp_path, train_speakers=["Ivy"], **voices)
+
+
+def test_meld_keeps_what_is_said(tree, tmp_path, caplog):
+    prepare = prepare_function("MELD", "prepare_text")
+    splits, labels = prepare(tree("MELD"), **SPELT)
+    assert labels == ["<blank>", *"hno\u2581"]
+    assert {e["text"] for part in splits.values() for e in part.values()} == {"oh no"}

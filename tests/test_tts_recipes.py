@@ -36,10 +36,24 @@ SHORT = (
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory):
     root = tmp_path_factory.mktemp("Hörbücher 音声")
-    for name in ("l2arctic", "libritts", "ljspeech"):
+    for name in ("l2arctic", "libritts", "ljspeech", "vctk"):
         (root / name).mkdir()
         getattr(layouts, name)(root / name)
     return root
+
+
+def test_vctk_is_read_with_its_texts(trees):
+    held_out = {"valid_sentences": 2, "test_sentences": 2, "seed": 0}
+    splits, speakers = prepare("VCTK", trees / "vctk", "mic1", None, [], **held_out)
+    assert speakers == ["p225", "p280"]
+    entries = {key: e for part in splits.values() for key, e in part.items()}
+    assert len(entries) == 39 and "p280_020_mic1" not in entries  # it has no text
+    assert entries["p225_001_mic1"]["text"] == layouts.SENTENCES[1]
+    assert len(splits["valid"]) == len(splits["test"]) == 2
+    _, speakers = prepare("VCTK", trees / "vctk", "mic2", None, [], **held_out)
+    assert speakers == ["p225"]
+    with pytest.raises(UserError, match="no wav48"):
+        prepare("VCTK", trees / "ljspeech", "mic1", None, [], **held_out)
 
 
 def prepare(recipe, *arguments, **keywords):

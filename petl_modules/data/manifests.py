@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "valid", "test")
 MARKER = "prepared.json"
+PARTS = " | "  # between the parts of a label that is told by several softmaxes
 THREADS = 4
 # of files that soundfile reads
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
@@ -167,18 +168,31 @@ def check_splits(splits, labels):
 
 
 def check_labels(splits, labels):
-    """Raise a UserError for a class that training or nothing else sees."""
-    seen = {entry["label"] for entry in splits["train"].values()}
+    """Raise a UserError for a class, or a part of one, that training never sees."""
+    train = splits["train"].values()
+    seen = {part for entry in train for part in parts_of(entry["label"])}
     for name in ("valid", "test"):
         for key, entry in sorted(splits[name].items()):
-            if entry["label"] not in seen:
+            if not seen.issuperset(parts_of(entry["label"])):
                 raise UserError(
                     f"The label {entry['label']} of the {name} clip {key} is never "
                     "seen in training."
                 )
     for label in labels:
-        if label not in seen:
-            raise UserError(f"The class {label} has no training clips.")
+        for place, part in parts_of(label):
+            if (place, part) not in seen:
+                raise UserError(f"The class {part} has no training clips.")
+
+
+def parts_of(label):
+    """`(place, part)` of a label's parts, one of which a label is if it has no `PARTS`.
+
+    Example
+    -------
+    >>> list(parts_of("increase | heat | kitchen"))[1]
+    (1, 'heat')
+    """
+    return enumerate(label.split(PARTS))
 
 
 def read_marker(path):

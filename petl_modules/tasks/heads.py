@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from petl_modules.core.masking import masked_mean
+from petl_modules.data.manifests import PARTS
 from petl_modules.errors import UserError, one_of
 
 POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
@@ -142,6 +143,48 @@ class ClassificationHead(Head):
         return start, stop
 
 
+class SlotHead(ClassificationHead):
+    """A softmax for each part of a label, such as an intent's action, object and
+    location, and the sums of their log-probabilities as scores of all combinations:
+    their cross-entropy is the sum of the parts', and the best combination has the best
+    of each part.
+
+    Arguments
+    ---------
+    slots : list of int
+        Values of each part; combinations are in the order of `itertools.product`.
+    **settings
+        Of `ClassificationHead`; classes are the values of all parts.
+    """
+
+    def __init__(self, slots, **settings):
+        settings["num_classes"] = sum(slots)
+        super().__init__(**settings)
+        del self.settings["num_classes"]  # follows from slots
+        self.settings["slots"] = list(slots)
+
+    def predict(self, features, counts):
+        """Features to scores `(batch, combinations)`."""
+        logits = super().predict(features, counts).float()
+        scores = logits.new_zeros(len(logits), 1)
+        for part in logits.split(self.settings["slots"], dim=-1):
+            scores = scores.unsqueeze(2) + part.log_softmax(-1).unsqueeze(1)
+            scores = scores.flatten(1)
+        return scores
+
+
+def intent_head(slots, labels=None, **settings):
+    """A `ClassificationHead`, or with `slots` a `SlotHead` for labels of several parts;
+    where these are not known yet, as in describe, for those of Fluent Speech Commands.
+    """
+    if not slots:
+        return ClassificationHead(**settings)
+    if labels is None:
+        return SlotHead([6, 14, 4], **settings)
+    parts = zip(*(label.split(PARTS) for label in labels), strict=True)
+    return SlotHead([len(set(part)) for part in parts], **settings)
+
+
 class CTCHead(Head):
     """Scores of every symbol at every step of time, from the last layer or a learned
     softmax-weighted sum of all.
@@ -227,5 +270,5 @@ class OwnHead(nn.Module):
         return written
 
 
-KINDS = (ClassificationHead, CTCHead, OwnHead)
+KINDS = (ClassificationHead, SlotHead, CTCHead, OwnHead)
 HEADS = {head.__name__: head for head in KINDS}

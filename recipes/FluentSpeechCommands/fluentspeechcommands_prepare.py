@@ -1,6 +1,9 @@
 """Entries of Fluent Speech Commands (Lugosch et al., arXiv 1904.03670)."""
 
+import itertools
+
 from petl_modules import data
+from petl_modules.data.manifests import PARTS
 from petl_modules.errors import UserError
 
 SLOTS = ("action", "object", "location")
@@ -12,13 +15,16 @@ LAYOUT = (
 )
 
 
-def prepare_fluentspeechcommands(data_folder):
+def prepare_fluentspeechcommands(data_folder, slots=False):
     """Entries of the official split; an intent is action, object and location.
 
     Arguments
     ---------
     data_folder : str
         With data/{train,valid,test}_data.csv and wavs/.
+    slots : bool
+        Whether an intent's parts are told apart each by itself: the classes are then
+        all combinations of those that train, such as "increase | heat | kitchen".
 
     Returns
     -------
@@ -34,7 +40,7 @@ def prepare_fluentspeechcommands(data_folder):
     folder = data.data_folder_of(
         "Fluent Speech Commands", data_folder, "data/train_data.csv", LAYOUT
     )
-    splits = {name: {} for name in data.SPLITS}
+    splits, between = {name: {} for name in data.SPLITS}, PARTS if slots else " "
     for name, entries in splits.items():
         table = folder / "data" / f"{name}_data.csv"
         for place, row in data.read_table(table, COLUMNS):
@@ -42,8 +48,13 @@ def prepare_fluentspeechcommands(data_folder):
                 raise UserError(f"{place} repeats {row['path']}.")
             entries[row["path"]] = {
                 "wav": str(data.inside(folder, row["path"])),
-                "label": " ".join(row[slot] for slot in SLOTS),
+                "label": between.join(row[slot] for slot in SLOTS),
                 "text": row["transcription"],
                 "speaker": row["speakerId"],
             }
-    return splits, sorted({entry["label"] for entry in splits["train"].values()})
+    labels = sorted({entry["label"] for entry in splits["train"].values()})
+    if slots:
+        parts = zip(*(label.split(PARTS) for label in labels), strict=True)
+        combined = itertools.product(*(sorted(set(part)) for part in parts))
+        labels = [PARTS.join(values) for values in combined]
+    return splits, labels

@@ -5,8 +5,10 @@ import re
 from petl_modules import data
 from petl_modules.errors import UserError
 
-FOLDS = tuple(range(1, 11))
+FOLDS = tuple(range(11))
 SESSIONS = (1, 2, 3, 4, 5)
+# Fold 0, by session
+BY_SESSION = {1: "train", 2: "train", 3: "train", 4: "valid", 5: "test"}
 LABELS = {
     "neu": "neutral",
     "hap": "happy",
@@ -26,14 +28,15 @@ def prepare_iemocap(data_folder, fold):
     """Entries of one of ten folds: four sessions train, the speakers of the fifth
     validate and test.
 
-    Folds 2s - 1 and 2s hold out session s and test its woman and its man.
+    Folds 2s - 1 and 2s hold out session s and test its woman and its man. Fold 0 is the
+    split of arXiv 2303.03267: sessions 1 to 3 train, 4 validates, 5 tests.
 
     Arguments
     ---------
     data_folder : str
         With Session1 to Session5.
     fold : int
-        1 to 10.
+        0 to 10.
 
     Returns
     -------
@@ -48,17 +51,13 @@ def prepare_iemocap(data_folder, fold):
     """
     folder = data.data_folder_of("IEMOCAP", data_folder, "Session1", LAYOUT)
     if fold not in FOLDS:
-        raise UserError(f"fold={fold} is none of IEMOCAP's folds 1 to 10.")
-    held_out, tested = (fold + 1) // 2, "FM"[(fold + 1) % 2]
+        raise UserError(f"fold={fold} is none of IEMOCAP's folds 0 to 10.")
     splits = {name: {} for name in data.SPLITS}
     for session in SESSIONS:
         for utterance, emotion in turns(folder / f"Session{session}"):
-            speaker = utterance.rsplit("_", 1)[1][
-                0
-            ]  # F or M, whoever wears the markers
-            name = "train"
-            if session == held_out:
-                name = "test" if speaker == tested else "valid"
+            # F or M, whoever wears the markers
+            speaker = utterance.rsplit("_", 1)[1][0]
+            name = split_of(fold, session, speaker)
             dialog = utterance.rsplit("_", 1)[0]
             clip = f"Session{session}/sentences/wav/{dialog}/{utterance}.wav"
             splits[name][utterance] = {
@@ -67,6 +66,15 @@ def prepare_iemocap(data_folder, fold):
                 "speaker": f"Ses{session:02d}{speaker}",
             }
     return splits, sorted(set(LABELS.values()))
+
+
+def split_of(fold, session, speaker):
+    """The split that a session's speaker, F or M, is in."""
+    if fold == 0:
+        return BY_SESSION[session]
+    if session != (fold + 1) // 2:
+        return "train"
+    return "test" if speaker == "FM"[(fold + 1) % 2] else "valid"
 
 
 def turns(session):

@@ -43,10 +43,16 @@ def prepare_text(data_folder, train_sets, valid_set, test_set, tokens, vocab_siz
 
 
 def prepare_phonemes(
-    data_folder, train_sets, valid_set, test_set, lexicon=None, g2p=False
+    data_folder,
+    train_sets,
+    valid_set,
+    test_set,
+    lexicon=None,
+    g2p=False,
+    stress=False,
 ):
     """Entries whose units are phones: the first pronunciation of each word, without
-    stress marks.
+    stress marks unless they are asked for.
 
     Utterances with a word that has no pronunciation are left out and counted.
 
@@ -62,6 +68,8 @@ def prepare_phonemes(
         folder.
     g2p : bool
         Look words that the lexicon lacks up in the g2p library.
+    stress : bool
+        Whether vowels of other stress are other phones (AA0, AA1, AA2).
 
     Returns
     -------
@@ -76,9 +84,10 @@ def prepare_phonemes(
     """
     splits = read_sets(data_folder, train_sets, valid_set, test_set)
     folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
-    pronunciations = read_lexicon(lexicon or folder / LEXICON)
+    spell = list if stress else stressless
+    pronunciations = read_lexicon(lexicon or folder / LEXICON, spell)
     if g2p:
-        add_pronunciations(pronunciations, splits)
+        add_pronunciations(pronunciations, splits, spell)
     spoken = {name: {} for name in splits}
     for name, entries in splits.items():
         unknown = set()
@@ -155,18 +164,18 @@ def sentence(words):
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def read_lexicon(path):
-    """`{word: phones}` of the first pronunciation of each word."""
+def read_lexicon(path, spell):
+    """`{word: phones}` of the first pronunciation of each word, as `spell` has it."""
     pronunciations = {}
     for line in data.read_lines(path):
         word, *phones = line.split()
         if not phones:
             raise UserError(f"The word {word} has no phones in {path}.")
-        pronunciations.setdefault(word.upper(), stressless(phones))
+        pronunciations.setdefault(word.upper(), spell(phones))
     return pronunciations
 
 
-def add_pronunciations(pronunciations, splits):
+def add_pronunciations(pronunciations, splits, spell):
     """Give words of the splits that have no pronunciation that of the g2p library,
     where it knows one whose phones the lexicon has."""
     from g2p import make_g2p  # takes seconds to load
@@ -176,7 +185,7 @@ def add_pronunciations(pronunciations, splits):
     texts = [e["text"] for entries in splits.values() for e in entries.values()]
     words = {word for text in texts for word in text.split()} - set(pronunciations)
     found = {
-        word: stressless(phones_of(word.lower()).output_string.split())
+        word: spell(phones_of(word.lower()).output_string.split())
         for word in sorted(words)
     }
     known = {word: ps for word, ps in found.items() if ps and there.issuperset(ps)}

@@ -1,7 +1,12 @@
 """Entries of MELD (Poria et al., arXiv 1810.02508)."""
 
+import logging
+
 from petl_modules import data
+from petl_modules.data.units import normalized, with_units
 from petl_modules.errors import UserError
+
+logger = logging.getLogger("petl_modules.recipes.meld")
 
 COLUMNS = ("Emotion", "Dialogue_ID", "Utterance_ID")
 # the csv's name for a split, and the folder that its clips are released in
@@ -56,6 +61,42 @@ def prepare_meld(data_folder):
                 "speaker": row.get("Speaker") or "",
             }
     return splits, sorted({entry["label"] for entry in splits["train"].values()})
+
+
+def prepare_text(data_folder, tokens, vocab_size):
+    """Entries of the same split with what is said, as of
+    `petl_modules.data.units.normalized`; lines without words are left out and counted.
+
+    Arguments
+    ---------
+    data_folder : str
+        As of `prepare_meld`.
+    tokens, vocab_size
+        As of `petl_modules.data.units.with_units`.
+
+    Returns
+    -------
+    splits, labels
+        For `petl_modules.data.make_manifests`.
+
+    Raises
+    ------
+    UserError
+        For a wrong folder or csv.
+    """
+    films, _ = prepare_meld(data_folder)
+    splits, silent = {}, 0
+    for name, entries in films.items():
+        texts = {key: normalized(entry["text"]) for key, entry in entries.items()}
+        silent += sum(not text for text in texts.values())
+        splits[name] = {
+            key: {"wav": entries[key]["wav"], "text": text}
+            for key, text in texts.items()
+            if text
+        }
+    if silent:
+        logger.warning("Left out: %d lines without words.", silent)
+    return with_units(splits, tokens, vocab_size)
 
 
 def found(folder, part, name):

@@ -7,6 +7,7 @@ from petl_modules.errors import UserError
 LISTING = "all.iob.snips.txt"
 PUNCTUATION = set("?!.,;-")
 OUTSIDE = "O"
+ALL = ["all"]
 LAYOUT = (
     f"it must hold {LISTING} and the folders train, valid and test of wav files, as "
     "s3prl's preparation of SUPERB's slot filling leaves them "
@@ -27,7 +28,8 @@ def prepare_snips(
         EOS`, a tab, and a tag for each of them: O, or a slot's type; that of EOS is the
         intent.
     train_speakers, valid_speakers, test_speakers : list of str
-        Voices; their utterances of the other splits are not read.
+        Voices; their utterances of the other splits are not read. [all] stands for
+        every voice of the split.
     tokens, vocab_size
         As of `petl_modules.data.units.with_units`.
 
@@ -49,11 +51,13 @@ def prepare_snips(
     for place, line in enumerate(data.read_lines(folder / LISTING), start=1):
         key, text = read_entry(line, f"{folder / LISTING}, entry {place},")
         speaker, _, split, _ = key.split("-")
-        if speaker in speakers[split]:
+        if speaker in speakers[split] or list(speakers[split]) == ALL:
             wav = data.inside(folder / split, f"{key}.wav")
             splits[split][key] = {"wav": str(wav), "text": text}
     for split, entries in splits.items():
-        if absent := set(speakers[split]) - {key.split("-")[0] for key in entries}:
+        there = {key.split("-")[0] for key in entries}
+        asked = there if list(speakers[split]) == ALL else set(speakers[split])
+        if absent := asked - there:
             raise UserError(
                 f"{folder / LISTING} has no {split} utterances of {min(absent)}: "
                 f"choose others with --{split}_speakers."

@@ -1,0 +1,8 @@
+"""Speech synthesis on VCTK: `python train.py HPARAMS --data_folder=FOLDER`."""
+
+from vctk_prepare import prepare_speech
+
+from petl_modules.train.experiment import run_recipe
+
+if __name__ == "__main__":
+    run_recipe(prepare_speech)

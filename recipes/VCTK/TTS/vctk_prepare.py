@@ -1,0 +1,1 @@
+../vctk_prepare.py
