@@ -427,3 +427,21 @@ def test_prompts_and_prefixes_start_as_silence(checkpoints, family):
                 row = row[[0, -1], : expected.shape[-1]]
                 distance = (row - expected[0, [special, -1]]).abs().max()
                 assert (distance < 0.15) == near
+
+
+def test_batch_norm_over_valid_frames_is_torch_s_of_those_frames():
+    torch.manual_seed(0)
+    ours, theirs = MaskedBatchNorm(6), torch.nn.BatchNorm1d(6)
+    mask = torch.arange(50) < torch.tensor([50, 31, 7]).unsqueeze(1)
+    for mode in (True, True, False):
+        ours.train(mode), theirs.train(mode)
+        x = (3 * torch.randn(3, 50, 6) + 1).requires_grad_()
+        expected = theirs(x[mask])
+        (gradient,) = torch.autograd.grad(expected.square().sum(), x)
+        output = ours(x, mask)[mask]
+        torch.testing.assert_close(output, expected, atol=1e-6, rtol=1e-6)
+        (own,) = torch.autograd.grad(output.square().sum(), x)
+        torch.testing.assert_close(own, gradient, atol=1e-5, rtol=1e-4)
+        for name in ("running_mean", "running_var"):
+            pair = getattr(ours, name), getattr(theirs, name)
+            torch.testing.assert_close(*pair, atol=1e-6, rtol=1e-6)

@@ -9,6 +9,7 @@ from torch import nn
 from torchaudio.transforms import SpeedPerturbation
 
 from petl_modules.core.access_points import AccessPoints, first
+from petl_modules.core.host import to_device
 from petl_modules.core.masking import sample_counts, valid
 from petl_modules.errors import UserError
 
@@ -52,6 +53,7 @@ class Backbone(nn.Module):
     side_modules = {}  # what `besides` may name, each with the paths of its modules
     fastest = 1.0  # speed at which training may hear a clip
     feature_encoder = None  # convolutions that read the waveform, if it has such
+    hears_silence = False  # whether what fills a clip up counts as sound
 
     def __init__(
         self, model, family, source, sample_rate, preprocessing, spec_augment=None
@@ -116,7 +118,8 @@ class Backbone(nn.Module):
         wavs : torch.Tensor
             `(batch, samples)` at `sample_rate`, zero-padded on the right.
         wav_lens : torch.Tensor or None
-            `(batch,)`, relative to the longest; None when nothing is padded.
+            `(batch,)`, relative to the longest, best on the CPU: from a GPU they cost a
+            wait; None when nothing is padded.
         all_layers : bool
             Whether `layers` of the result is filled.
 
@@ -125,18 +128,21 @@ class Backbone(nn.Module):
         Tokens
             After the last LayerNorm.
         """
-        counts, padded = sample_counts(wavs, wav_lens), wav_lens is not None
+        counts, lengths = sample_counts(wavs, wav_lens), None
         if self.augment and self.speed is not None:
             wavs, counts = self.at_another_speed(wavs, counts)
-        if padded:
-            wavs = wavs[:, : int(counts.max())]
-        tokens = self.embed(wavs, counts)
-        if padded:  # one look, before the loop: it waits
-            padded = not bool(tokens.mask.all())
+        if wav_lens is not None:  # shapes, which the CPU must know
+            wavs = wavs[:, : max(counts.tolist())]
+            if not self.hears_silence:
+                lengths = tuple(self.steps(counts).tolist())
+            counts = to_device(counts, wavs.device)
+        tokens = replace(self.embed(wavs, counts), lengths=lengths)
+        padded = lengths is not None and min(lengths) < max(lengths)
         states, run = [], {}
         for points in self.points.layers:
             tokens = points.enter(tokens)
-            states.append(tokens)
+            if all_layers:
+                states.append(tokens)
             self.points.mask = tokens.mask if padded else None
             attention_mask = tokens.mask[:, None, None, :] if padded else None
             hidden = self.run_layer(points.module, tokens.hidden, attention_mask, run)
@@ -183,12 +189,14 @@ class Backbone(nn.Module):
     def at_another_speed(self, wavs, counts):
         """Waveforms and lengths in samples at a random speed; what then finds no place
         in the position table is cut."""
+        draw = torch.randint(len(self.speed.speeders), ()).tolist()
         with torch.autocast(wavs.device.type, enabled=False):
-            wavs, counts = self.speed(wavs.float(), counts)
+            wavs, counts = self.speed.speeders[draw](wavs.float(), counts)
         longest = min(wavs.shape[1], self.capacity() or wavs.shape[1])
         wavs, counts = wavs[:, :longest], counts.clamp(max=longest)
         # the resampler's filter rings on into the padding
-        return wavs.where(valid(counts, longest), 0.0), counts
+        inside = valid(to_device(counts, wavs.device), longest)
+        return wavs.where(inside, 0.0), counts
 
     def augmented(self, features):
         """`features`, with SpecAugment in training."""

@@ -120,6 +120,7 @@ class WhisperWithDecoder(WhisperBackbone):
     """
 
     has_head = True
+    hears_silence = True
 
     def __init__(self, model, source, preprocessing, spec_augment=None):
         super().__init__(model, source, preprocessing, spec_augment)
@@ -140,7 +141,7 @@ class WhisperWithDecoder(WhisperBackbone):
     def embed(self, wavs, counts):
         time = self.encoder.config.max_source_positions
         wavs = wavs[:, : self.capacity()]
-        heard = min(time, int(self.steps(counts).max())) * FRAMES_PER_TOKEN
+        heard = self.steps(wavs.shape[1]) * FRAMES_PER_TOKEN
         mel = self.log_mel(wavs, time * FRAMES_PER_TOKEN)
         mel = torch.cat([self.augmented(mel[..., :heard]), mel[..., heard:]], -1)
         hidden = self.convolved(mel, time)

@@ -4,11 +4,15 @@ import torch
 
 
 def sample_counts(wavs, wav_lens):
-    """Relative lengths to numbers of samples, `(batch,)`."""
+    """Relative lengths to numbers of samples, `(batch,)`.
+
+    On the CPU where lengths are given: shapes depend on them, and to ask a GPU for them
+    would wait for all that it has to do. Without lengths, beside `wavs`.
+    """
     samples = wavs.shape[1]
     if wav_lens is None:
         return wavs.new_full((wavs.shape[0],), samples, dtype=torch.long)
-    return (wav_lens.to(wavs.device) * samples).round().long().clamp(1, samples)
+    return (wav_lens.cpu() * samples).round().long().clamp(1, samples)
 
 
 def valid(counts, length):

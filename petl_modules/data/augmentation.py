@@ -2,6 +2,8 @@
 
 import torch
 
+from petl_modules.core.host import to_device
+
 # The knobs that make a clip another one in every epoch, and their values for none
 OFF = {
     "spec_augment_freq": 0,
@@ -20,11 +22,12 @@ def rolled(wavs, counts):
     wavs : torch.Tensor
         `(batch, samples)`, zero-padded on the right.
     counts : torch.Tensor
-        `(batch,)`, valid samples.
+        `(batch,)`, valid samples, on the CPU.
     """
     places = torch.arange(wavs.shape[1], device=wavs.device)
     counts = counts.unsqueeze(1)
-    begin = (torch.rand(len(wavs), 1).to(wavs.device) * counts).long()
+    begin = to_device((torch.rand(len(wavs), 1) * counts).long(), wavs.device)
+    counts = to_device(counts, wavs.device)
     source = torch.where(places < counts, (places + begin) % counts, places)
     return wavs.gather(1, source)
 
@@ -49,8 +52,9 @@ def mixed(wavs, counts, alpha):
     partners : torch.Tensor
         `(batch,)`, places of the other clips in the batch.
     """
-    beta = torch.distributions.Beta(alpha, alpha)
-    shares = beta.sample((len(wavs),)).to(wavs.device)
-    partners = torch.randperm(len(wavs)).to(wavs.device)
+    beta = torch.distributions.Beta(alpha, alpha, validate_args=False)
+    shares = to_device(beta.sample((len(wavs),)), wavs.device)
+    order = torch.randperm(len(wavs))
+    partners = to_device(order, wavs.device)
     wavs = torch.lerp(wavs[partners], wavs, shares.unsqueeze(1))
-    return wavs, counts.maximum(counts[partners]), shares, partners
+    return wavs, counts.maximum(counts[order]), shares, partners

@@ -9,6 +9,7 @@ from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSa
 from torch.utils.data import BatchSampler
 
 from petl_modules.data.augmentation import OFF
+from petl_modules.data.batch import Batch
 from petl_modules.data.feature_cache import cached_features, mib_of_features
 from petl_modules.data.reading import read_clip
 from petl_modules.errors import UserError
@@ -109,7 +110,7 @@ def batching(built, dataset, task, shuffle=False):
     clip that is longer is a batch of its own. Their number is the same in every epoch;
     which clips they hold and their order hang on seed and epoch.
     """
-    workers = {"num_workers": built["num_workers"]}
+    workers = {"num_workers": built["num_workers"], "collate_fn": Batch}
     if built["max_batch_seconds"] is None:
         if not shuffle:
             return {"batch_size": built["batch_size"], **workers}

@@ -296,40 +296,37 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x, mask=None):
-        if mask is None or not self.training:
-            return self._norm(x.flatten(0, 1)).view_as(x)
-        valid = self._norm(x[mask])
-        return torch.zeros_like(x, dtype=valid.dtype).masked_scatter(
-            mask.unsqueeze(-1), valid
-        )
+        """`(batch, time, channels)` to the same; `mask` (batch, time), True if valid.
 
-    def _norm(self, frames):
-        if self.training and dist.is_initialized() and dist.get_world_size() > 1:
-            return self._norm_with_others(frames)
-        return F.batch_norm(
-            frames,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+        Statistics are weighted sums: to gather the valid frames would wait for the
+        device to count them.
+        """
+        wide, mean, var = x.float(), self.running_mean, self.running_var
+        weights = wide.new_ones(x.shape[:2]) if mask is None else mask.float()
+        weights = weights.unsqueeze(-1)
+        if self.training:
+            count = weights.sum((0, 1))
+            sums = torch.cat([(wide * weights).sum((0, 1)), count])
+            sums, count = over_processes(sums).tensor_split([-1])
+            mean = sums / count
+            squares = ((wide - mean).square() * weights).sum((0, 1))
+            var = over_processes(squares) / count
+            self._follow(mean, var, count)
+        scale = (var + self.eps).rsqrt() * self.weight
+        return (((wide - mean) * scale + self.bias) * weights).to(x.dtype)
 
-    def _norm_with_others(self, frames):
-        wide = frames.float()
-        count = wide.new_tensor([len(wide)])
-        sums, count = all_reduce(torch.cat([wide.sum(0), count])).tensor_split([-1])
-        mean = sums / count
-        centred = wide - mean
-        var = all_reduce(centred.square().sum(0)) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            unbiased = var * count / (count - 1)
-            self.running_var.lerp_(unbiased, self.momentum)
-        normed = centred * (var + self.eps).rsqrt() * self.weight + self.bias
-        return normed.to(frames.dtype)
+    @torch.no_grad()
+    def _follow(self, mean, var, count):
+        """Let the running statistics follow a batch's."""
+        unbiased = var * count / (count - 1).clamp(min=1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased, self.momentum)
+
+
+def over_processes(sums):
+    """Sums over all processes that train together."""
+    together = dist.is_initialized() and dist.get_world_size() > 1
+    return all_reduce(sums) if together else sums
 
 
 def quick_gelu(x):

@@ -1,5 +1,7 @@
 """What tasks share: the parts that most of them leave as they are."""
 
+from petl_modules.core.host import to_device
+
 
 class Task:
     """A task: what a batch gives the model, the loss, the metrics.
@@ -43,6 +45,11 @@ class Task:
 
 def padded(data):
     """SpeechBrain's padded data as a tensor `(batch, steps, ...)` and the numbers of
-    valid steps `(batch,)`."""
-    tensor, relative = data
-    return tensor, (relative * tensor.shape[1]).round().long()
+    valid steps `(batch,)` on its device."""
+    return data.data, to_device(lengths(data), data.data.device)
+
+
+def lengths(data):
+    """The numbers of valid steps of SpeechBrain's padded data, `(batch,)`, where its
+    relative lengths are: in a `petl_modules.data.batch.Batch`, the CPU."""
+    return (data.lengths * data.data.shape[1]).round().long()

@@ -8,9 +8,10 @@ from matplotlib import pyplot
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from speechbrain.dataio.batch import PaddedData
 
+from petl_modules.core.host import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
-from petl_modules.tasks.base import Task, padded
+from petl_modules.tasks.base import Task, lengths
 from petl_modules.tasks.pictures import confusion_matrix
 
 PREDICTIONS = "predictions.csv"
@@ -73,12 +74,13 @@ class Classification(Task):
         """Roll the clips of a batch around, and mix them and their labels."""
         if not (self.time_shift or self.mixup):
             return
-        wavs, counts = padded(batch.sig)
+        wavs, counts = batch.sig.data, lengths(batch.sig)
         if self.time_shift:
             wavs = rolled(wavs, counts)
         if self.mixup:
             wavs, counts, shares, partners = mixed(wavs, counts, self.mixup)
-            labels = F.one_hot(batch.label_index, len(self.labels)).to(wavs)
+            labels = to_device(batch.label_index, wavs.device)
+            labels = F.one_hot(labels, len(self.labels)).to(wavs)
             batch.label_index = torch.lerp(
                 labels[partners], labels, shares.unsqueeze(1)
             )
@@ -88,7 +90,7 @@ class Classification(Task):
         """Cross-entropy; `logits` is `(batch, classes)`."""
         return F.cross_entropy(
             logits.float(),
-            batch.label_index.to(logits.device),
+            to_device(batch.label_index, logits.device),
             label_smoothing=self.label_smoothing,
         )
 

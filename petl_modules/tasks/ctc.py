@@ -8,7 +8,7 @@ from speechbrain.decoders.ctc import ctc_greedy_decode
 
 from petl_modules.data.units import BLANK
 from petl_modules.errors import UserError
-from petl_modules.tasks.base import padded
+from petl_modules.tasks.base import lengths
 from petl_modules.tasks.sequence import SequenceTask
 
 
@@ -65,20 +65,18 @@ class CTC(SequenceTask):
     def loss(self, predictions, batch):
         """CTC loss per symbol; predictions are those of `CTCHead`."""
         logits, counts = predictions
-        symbols, lengths = padded(batch.symbols)
+        symbols, spoken = batch.symbols.data, lengths(batch.symbols)
         with torch.autocast(logits.device.type, enabled=False):
             log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
             return F.ctc_loss(
-                log_probabilities, symbols, counts, lengths, zero_infinity=True
+                log_probabilities, symbols, counts, spoken, zero_infinity=True
             )
 
     def collect(self, predictions, batch):
         """Keep the hypotheses of a batch."""
         logits, counts = predictions
-        symbols, lengths = padded(batch.symbols)
-        truths = [
-            row[:n] for row, n in zip(symbols.tolist(), lengths.tolist(), strict=True)
-        ]
+        symbols, spoken = batch.symbols.data.tolist(), lengths(batch.symbols).tolist()
+        truths = [row[:n] for row, n in zip(symbols, spoken, strict=True)]
         self.stats.append(
             batch.id,
             heard(logits, counts, self.labels),

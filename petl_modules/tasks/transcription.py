@@ -15,6 +15,8 @@ from petl_modules.tasks.sequence import SequenceTask
 
 logger = logging.getLogger(__name__)
 
+NO_TOKEN = -100
+
 
 class Transcription(SequenceTask):
     """The text of a clip: cross-entropy of each next token given those before it, and
@@ -87,11 +89,12 @@ class Transcription(SequenceTask):
 
     def loss(self, written, batch):
         """Cross-entropy per token; `written` is the backbone's."""
-        targets, lengths = padded(batch.numbers)
-        mask = valid(lengths - 1, targets.shape[1] - 1)
+        targets, counts = padded(batch.numbers)
+        spoken = valid(counts - 1, targets.shape[1] - 1)
         return F.cross_entropy(
-            written.logits[mask].float(),
-            targets[:, 1:][mask],
+            written.logits.float().flatten(0, 1),
+            targets[:, 1:].masked_fill(~spoken, NO_TOKEN).flatten(),
+            ignore_index=NO_TOKEN,
             label_smoothing=self.label_smoothing,
         )
 

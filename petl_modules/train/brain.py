@@ -9,6 +9,7 @@ from speechbrain.utils.checkpoints import average_checkpoints
 
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
+from petl_modules.train.losses import Losses
 
 
 class PetlBrain(sb.Brain):
@@ -39,6 +40,7 @@ class PetlBrain(sb.Brain):
         self.task_model = task_model
         self.scheduler = None
         self.train_loss = None  # of the last epoch
+        self.losses = None  # of the epoch that runs
         self.seconds = Stopwatch()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("task_model", task_model)
@@ -49,7 +51,7 @@ class PetlBrain(sb.Brain):
 
     def compute_forward(self, batch, stage):
         """The head's output of a batch."""
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         if stage == sb.Stage.TRAIN:
             torch.manual_seed(self._batch_seed())
         if hasattr(batch, "features"):
@@ -62,19 +64,18 @@ class PetlBrain(sb.Brain):
         """The task's loss; keeps predictions when evaluating."""
         loss = self.task.loss(predictions, batch)
         if stage != sb.Stage.TRAIN:
-            self.refuse_nan(loss, batch)  # the very last step may have broken it
+            if not torch.isfinite(loss):  # the very last step may have broken it
+                self.refuse_loss(self.step, batch.id)
             self.task.collect(predictions, batch)
         return loss
 
-    def refuse_nan(self, loss, batch):
-        """Stop at once: a loss that is NaN does not come back."""
-        if torch.isfinite(loss):
-            return
-        shown = ", ".join(batch.id[:3])
-        more = f" and {len(batch.id) - 3} more" if len(batch.id) > 3 else ""
+    def refuse_loss(self, step, ids):
+        """Stop: a loss that is NaN does not come back."""
+        shown = ", ".join(ids[:3])
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
         raise UserError(
             f"The loss is not finite (NaN or infinite) at epoch "
-            f"{self.counter.current}, step {self.step}, with the clips {shown}{more}: "
+            f"{self.counter.current}, step {step}, with the clips {shown}{more}: "
             "lower lr or max_grad_norm, or look at these clips."
         )
 
@@ -138,12 +139,18 @@ class PetlBrain(sb.Brain):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            self.refuse_nan(loss, batch)
             loss = loss * self.train_sampler.weight(self.step)
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()
-        return loss.detach().cpu()
+        self.losses.add(loss.detach(), self.step, batch.id)
+
+    def update_average(self, loss, avg_loss):
+        """SpeechBrain's hook: of training, whose losses are looked at one step late,
+        the mean so far."""
+        if loss is None:
+            return self.losses.mean
+        return super().update_average(loss, avg_loss)
 
     def optimizers_step(self):
         """Clip the gradients of all groups together, then step."""
@@ -169,11 +176,14 @@ class PetlBrain(sb.Brain):
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)
+        if stage == sb.Stage.TRAIN:
+            self.losses = Losses(self.avg_train_loss, self.refuse_loss)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log, and keep the best epoch and the last one."""
         if stage == sb.Stage.TRAIN:
-            self.train_loss = mean_over_processes(stage_loss, self.device)
+            self.losses.look()
+            self.train_loss = mean_over_processes(self.losses.mean, self.device)
             return
         self.metrics = {"loss": stage_loss, **self.task.metrics()}
         if stage == sb.Stage.TEST:
@@ -208,6 +218,12 @@ class PetlBrain(sb.Brain):
         """Only between optimizer steps: accumulated gradients are not saved."""
         due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
         return due and self.step % self.grad_accumulation_factor == 0
+
+    def _save_intra_epoch_ckpt(self):
+        """Not before the last loss has been looked at."""
+        self.losses.look()
+        self.avg_train_loss = self.losses.mean
+        super()._save_intra_epoch_ckpt()
 
     def _batch_seed(self):
         rank = getattr(self, "rank", 0) or 0

@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from petl_modules.core.host import to_device
 from petl_modules.core.masking import sample_counts, valid
 from petl_modules.core.turns import Turns
 from petl_modules.data import read_clip
@@ -271,7 +272,7 @@ class Adapters:
         the others by itself."""
         names = self._names(adapters, len(wavs))
         wavs = wavs.to(self.device)
-        counts = self._cut(sample_counts(wavs, wav_lens), names)
+        counts = self._cut(sample_counts(wavs, wav_lens).cpu(), names)
         mixing = [name for name in set(names) if self._loaded[name].mixes]
         others = [[name] for name in set(names).difference(mixing)]
         outputs = [None] * len(names)
@@ -316,7 +317,7 @@ class Adapters:
     def _tokens(self, wavs, counts, names):
         """The backbone's tokens of clips, each through its own adapter."""
         samples = int(counts.max())
-        wavs = wavs[:, :samples] * valid(counts, samples)
+        wavs = wavs[:, :samples] * valid(to_device(counts, wavs.device), samples)
         layers = any(self._loaded[name].head.weighted_sum for name in names)
         if len(set(names)) == 1:
             adapter = self._loaded[names[0]]

@@ -1,0 +1,143 @@
+"""No training step makes the CPU wait for the device."""
+
+import math
+
+import pytest
+import torch
+from test_invariants import CASES, batch, build
+from tiny import FAMILIES
+from torch.nn.utils import clip_grad_norm_
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.data.augmentation import mixed, rolled
+from petl_modules.methods import make_method
+from petl_modules.tasks.heads import ClassificationHead, CTCHead
+from petl_modules.train.losses import Losses
+
+aten = torch.ops.aten
+WAITS = (
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten.unique_dim,
+    aten._unique2,
+    aten.equal,
+)
+INDEXED = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts what would make the CPU wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func.overloadpacket
+        masks = packet in INDEXED and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
+        if packet in WAITS or masks:
+            self.found.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+def step(model, head, lens, loss):
+    """What a whole step waits for, the optimizer's part included."""
+    wavs, _ = batch()
+    trained = [*model.trained_parameters().values(), *head.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
+    model.train(), head.train()
+    with HostWaits() as waits:
+        loss(head(model(wavs, lens, all_layers=head.weighted_sum))).backward()
+        clip_grad_norm_(trained, 5.0)
+        optimizer.step()
+    return waits.found
+
+
+def cross_entropy(logits):
+    return torch.nn.functional.cross_entropy(logits, torch.arange(3))
+
+
+@pytest.mark.parametrize("lens", [None, (1.0, 0.7, 0.4), (1.0, 1.0, 1.0)], ids=str)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_waits_for_nothing(checkpoints, family, case, lens):
+    model, head = build(checkpoints[family], case)
+    lens = None if lens is None else torch.tensor(lens)
+    assert step(model, head, lens, cross_entropy) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nor_does_one_of_steps_with_augmentation(checkpoints, family):
+    backbone = load_backbone(
+        checkpoints[family], spec_freq=4, spec_time=10, speeds=[0.9, 1.1]
+    )
+    model = AdaptedModel(backbone, make_method("lora"))
+    head = CTCHead(32, 5, weighted_sum=True, num_layers=2, normalize_layers=True)
+    lens = torch.tensor([1.0, 0.7, 0.4])
+
+    def loss(predictions):
+        logits, counts = predictions
+        assert counts.tolist() == backbone.steps(counts_of(backbone)).tolist()
+        return torch.nn.functional.ctc_loss(
+            logits.log_softmax(-1).transpose(0, 1),
+            torch.ones(3, 2, dtype=torch.long),
+            counts,
+            torch.tensor([2, 2, 1]),
+            zero_infinity=True,
+        )
+
+    def counts_of(backbone):
+        return torch.tensor([9600, 6720, 3840])
+
+    backbone.speed = None
+    assert step(model, head, lens, loss) == []
+    backbone.perturb_speed([0.9, 1.1])
+    found = step(model, ClassificationHead(32, 3), lens, cross_entropy)
+    # torchaudio's resampler counts in a tensor that is on the CPU whatever the device
+    assert found == ["aten._local_scalar_dense.default"]
+
+
+def test_nor_does_augmentation_of_waveforms():
+    wavs, counts = torch.randn(4, 100), torch.tensor([100, 80, 60, 3])
+    with HostWaits() as waits:
+        mixed(rolled(wavs, counts), counts, 0.4)
+    assert waits.found == []
+
+
+def test_what_waits_is_counted():
+    x = torch.randn(5)
+    with HostWaits() as waits:
+        x[x > 0], float(x.sum()), x.nonzero(), x.masked_select(x > 0)
+    assert len(waits.found) == 4
+
+
+def test_losses_are_refused_one_step_late_and_before_the_end():
+    refused = []
+    losses = Losses(0.0, lambda step, ids: refused.append((step, ids)))
+    losses.add(torch.tensor(4.0), 1, ["a"])
+    assert losses.mean == 0.0
+    losses.add(torch.tensor(math.nan), 2, ["b"])
+    assert losses.mean == 4.0 and not refused
+    losses.look()
+    assert refused == [(2, ["b"])]
+
+
+def test_an_epoch_s_mean_is_that_of_all_its_losses():
+    losses = Losses(0.0, pytest.fail)
+    for place, value in enumerate((1.0, 2.0, 6.0)):
+        losses.add(torch.tensor(value), place + 1, [])
+    losses.look()
+    assert losses.mean == pytest.approx(3.0)
+
+
+def test_hidden_states_are_kept_for_who_asks(checkpoints):
+    backbone = load_backbone(checkpoints["ast"])
+    wavs, lens = batch()
+    with pytest.raises(TypeError):
+        iter(backbone(wavs, lens).layers)
+    assert len(backbone(wavs, lens, all_layers=True).layers) == 3
