@@ -9,8 +9,8 @@ from torch import nn
 from torchaudio.transforms import SpeedPerturbation
 
 from petl_modules.core.access_points import AccessPoints, first
-from petl_modules.core.host import to_device
 from petl_modules.core.masking import sample_counts, valid
+from petl_modules.core.transfer import to_device
 from petl_modules.errors import UserError
 
 SILENT_SECONDS = 1.0

@@ -2,7 +2,7 @@
 
 import torch
 
-from petl_modules.core.host import to_device
+from petl_modules.core.transfer import to_device
 
 # The knobs that make a clip another one in every epoch, and their values for none
 OFF = {

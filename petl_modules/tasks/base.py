@@ -1,6 +1,6 @@
 """What tasks share: the parts that most of them leave as they are."""
 
-from petl_modules.core.host import to_device
+from petl_modules.core.transfer import to_device
 
 
 class Task:

@@ -8,7 +8,7 @@ from matplotlib import pyplot
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from speechbrain.dataio.batch import PaddedData
 
-from petl_modules.core.host import to_device
+from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
 from petl_modules.tasks.base import Task, lengths

@@ -8,8 +8,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from petl_modules.core.host import to_device
 from petl_modules.core.masking import sample_counts, valid
+from petl_modules.core.transfer import to_device
 from petl_modules.core.turns import Turns
 from petl_modules.data import read_clip
 from petl_modules.data.units import joined
