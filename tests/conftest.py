@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tiny import FAMILIES, tiny_checkpoint
 ROOT = Path(__file__).parent.parent
 RATE = 16000
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PETL_CACHE"] = tempfile.mkdtemp(prefix="petl_cache_")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)  # the tensors are tiny
 

@@ -171,7 +171,7 @@ def test_what_is_up_to_date_is_not_checked_or_written_again(
 ):
     first = prepare(tmp_path, splits)
     before = stamps(tmp_path / "save")
-    monkeypatch.setattr(manifests, "checked", None)
+    monkeypatch.setattr(manifests, "ClipCheck", None)
     assert prepare(tmp_path, splits) == first
     assert stamps(tmp_path / "save") == before
 

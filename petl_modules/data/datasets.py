@@ -82,13 +82,12 @@ def make_dataset(manifest, sample_rate, max_duration=None, cache_mib=1024):
     speechbrain.dataio.dataset.DynamicItemDataset
         With id, wav, and sig: `(samples,)`; a task adds its targets.
     """
-    samples = None if max_duration is None else round(max_duration * sample_rate)
     memory, room = {}, [cache_mib * 2**20]
 
     def sig(wav):
         if wav in memory:
             return memory[wav]
-        clip = read_clip(wav, sample_rate)[:samples].clone()
+        clip = read_clip(wav, sample_rate, max_duration)
         size = clip.numel() * clip.element_size()
         if size <= room[0]:
             memory[wav] = clip

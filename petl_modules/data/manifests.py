@@ -1,22 +1,22 @@
-"""Data sets: manifests, checked clips, splits, and the audio pipeline.
+"""Data sets: manifests of checked clips.
 
 A recipe's `prepare` function turns an official layout into splits of entries;
-`make_manifests` checks every clip of them once, writes one JSON manifest a split in
-SpeechBrain's format, and does nothing when they are up to date.
+`make_manifests` checks the clips of them that are used, writes one JSON manifest a
+split in SpeechBrain's format, and does nothing when they are up to date.
 
 Paths in manifests are absolute: a run may be started from any folder, and its
 manifests belong to it alone.
 """
 
+import hashlib
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
-from petl_modules.data.reading import duration
+from petl_modules.data.clips import ClipCheck
 from petl_modules.data.splits import few_shot
 from petl_modules.errors import UserError
 from petl_modules.files import digest, listing, write_json
@@ -26,9 +26,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "valid", "test")
 MARKER = "prepared.json"
 PARTS = " | "  # between the parts of a label that is told by several softmaxes
-THREADS = 4
-# of files that soundfile reads
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
+
+Splits = dict[str, dict[str, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,18 @@ class Prepared:
     train: Path
     valid: Path
     test: Path
-    labels: list
+    labels: list[str] | None
     broken: int
 
 
-def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=False):
+def make_manifests(
+    save_folder: str | Path,
+    splits: Splits,
+    labels: list[str] | None,
+    shots: int | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
+) -> Prepared:
     """Check clips and write manifests, unless they are there already.
 
     Manifests are up to date when they were made from the same splits, settings and
@@ -70,7 +76,8 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     labels : list of str or None
         All classes or symbols, in the order of their indices; None for plain text.
     shots : int or None
-        Training clips per class, drawn with the seed from those that can be read.
+        Training clips per class, drawn with the seed from those that can be read;
+        the others are not looked at.
     seed : int
     skip_broken : bool
         Leave clips out that cannot be read, instead of raising.
@@ -82,78 +89,82 @@ def make_manifests(save_folder, splits, labels, shots=None, seed=0, skip_broken=
     Raises
     ------
     UserError
-        For clips that cannot be read, fewer than two classes, an empty split, or a
-        label that training never sees.
+        For clips that cannot be read, fewer than two classes, an empty split, a label
+        that training never sees, held-out clips that train, or manifests that were
+        changed by hand.
     """
     folder = Path(save_folder)
-    paths = {name: folder / f"{name}.json" for name in SPLITS}
-    clips = [entry["wav"] for name in SPLITS for entry in splits[name].values()]
-    made_from = [splits, labels, shots, seed, skip_broken, listing(clips)]
-    key = digest(made_from)
-    marker = folder / MARKER
-    said = read_marker(marker)
-    if said.get("key") == key and all(path.exists() for path in paths.values()):
-        return Prepared(**paths, labels=said["labels"], broken=said["broken"])
     labels = None if labels is None else list(labels)
     check_splits(splits, labels)
-    splits, broken = checked(splits, skip_broken)
-    check_splits(splits, labels)
-    splits["train"] = few_shot(splits["train"], shots, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.unlink(missing_ok=True)
-    for name, path in paths.items():
-        entries = sorted(splits[name].items())
-        write_json(path, {key: escaped(entry) for key, entry in entries})
-    write_json(marker, {"key": key, "labels": labels, "broken": broken})
-    counts = ", ".join(f"{len(splits[name])} {name}" for name in SPLITS)
+    clips = [entry["wav"] for name in SPLITS for entry in splits[name].values()]
+    key = digest([splits, labels, shots, seed, skip_broken, listing(clips)])
+    if (known := made_before(folder, key)) is not None:
+        return known
+    check = ClipCheck()
+    whole = {"train": few_shot(splits["train"], shots, seed, check.whole)}
+    whole |= {name: check.whole(splits[name]) for name in ("valid", "test")}
+    if not skip_broken:
+        check.refuse_broken()
+    check.say_broken()
+    check_splits(whole, labels)
+    (folder / MARKER).unlink(missing_ok=True)
+    for name in SPLITS:
+        entries = sorted(whole[name].items())
+        write_json(path_of(folder, name), {key: escaped(e) for key, e in entries})
+    marker = {"key": key, "labels": labels, "broken": len(check.broken)}
+    write_json(folder / MARKER, marker | {"manifests": stamps(folder)})
+    counts = ", ".join(f"{len(whole[name])} {name}" for name in SPLITS)
     logger.info("Clips: %s.", counts)
-    return Prepared(**paths, labels=labels, broken=broken)
+    return prepared(folder, marker)
 
 
 # Helpers
 
 
-def checked(splits, skip_broken):
-    """The splits with durations, without broken clips, and how many these were.
+def made_before(folder: Path, key: str) -> Prepared | None:
+    """The manifests in a folder if they are those of a key.
 
-    Every clip is decoded once, since a header says little about its body; the
-    manifests then say that it was fine.
+    Raises
+    ------
+    UserError
+        If they were, and have been changed since.
     """
-    jobs = [(name, key) for name in SPLITS for key in splits[name]]
-    checked_, broken = {name: {} for name in SPLITS}, []
-
-    def look(job):
-        entry = splits[job[0]][job[1]]
-        try:
-            return {**entry, "duration": duration(entry["wav"])}
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(look, jobs)
-        progress = tqdm(
-            found, total=len(jobs), desc="checking clips", delay=2, leave=False
-        )
-        for (name, key), entry in zip(jobs, progress, strict=True):
-            if isinstance(entry, UserError):
-                broken.append(entry)
-            else:
-                checked_[name][key] = entry
-    if broken and not skip_broken:
-        more = f" ({len(broken) - 1} more are broken)" if len(broken) > 1 else ""
-        raise UserError(
-            f"{str(broken[0]).rstrip('.')}{more}: mend it, or leave such clips out "
-            "with --skip_broken=True."
-        )
-    for error in broken:
-        logger.warning("Left out: %s", error)
-    if broken:
-        logger.warning("Left out: %d of %d clips.", len(broken), len(jobs))
-    return checked_, len(broken)
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        stamped = marker["manifests"]
+        if marker["key"] != key or not all(path_of(folder, n).exists() for n in SPLITS):
+            return None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    for name, stamp in stamps(folder).items():
+        if stamped.get(name) != stamp:
+            raise UserError(
+                f"{path_of(folder, name)} is not as it was made, and a run's results "
+                f"would not be those of its data: delete {folder} to have it made "
+                "again, and change the data instead."
+            )
+    return prepared(folder, marker)
 
 
-def check_splits(splits, labels):
-    """Raise a UserError for splits that nothing can be learnt from."""
+def stamps(folder: Path) -> dict[str, str]:
+    """What tells whether the manifests in a folder are as they were made."""
+    contents = {name: path_of(folder, name).read_bytes() for name in SPLITS}
+    return {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
+
+
+def prepared(folder: Path, marker: dict[str, Any]) -> Prepared:
+    """What the manifests in a folder are, as its marker says."""
+    paths = {name: path_of(folder, name) for name in SPLITS}
+    return Prepared(**paths, labels=marker["labels"], broken=marker["broken"])
+
+
+def path_of(folder: Path, split: str) -> Path:
+    """The manifest of a split."""
+    return folder / f"{split}.json"
+
+
+def check_splits(splits: Splits, labels: list[str] | None) -> None:
+    """Raise a UserError for splits that nothing can be learnt from, or judged by."""
     for name in SPLITS:
         if not splits[name]:
             raise UserError(f"The {name} split has no clips.")
@@ -165,9 +176,10 @@ def check_splits(splits, labels):
         )
     if classes:
         check_labels(splits, labels)
+    check_held_out(splits)
 
 
-def check_labels(splits, labels):
+def check_labels(splits: Splits, labels: list[str]) -> None:
     """Raise a UserError for a class, or a part of one, that training never sees."""
     train = splits["train"].values()
     seen = {part for entry in train for part in parts_of(entry["label"])}
@@ -184,7 +196,7 @@ def check_labels(splits, labels):
                 raise UserError(f"The class {part} has no training clips.")
 
 
-def parts_of(label):
+def parts_of(label: str) -> Iterator[tuple[int, str]]:
     """`(place, part)` of a label's parts, one of which a label is if it has no `PARTS`.
 
     Example
@@ -195,15 +207,19 @@ def parts_of(label):
     return enumerate(label.split(PARTS))
 
 
-def read_marker(path):
-    """What the manifests in a folder were made from; empty if that is not known."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
+def check_held_out(splits: Splits) -> None:
+    """Raise a UserError for held-out clips that training hears."""
+    heard = {entry["wav"] for entry in splits["train"].values()}
+    for name in ("valid", "test"):
+        both = [key for key, entry in splits[name].items() if entry["wav"] in heard]
+        if both:
+            raise UserError(
+                f"The {name} split holds {len(both)} of the clips that train, such as "
+                f"{min(both)}: choose another for it."
+            )
 
 
-def escaped(entry):
+def escaped(entry: dict[str, Any]) -> dict[str, Any]:
     """An entry whose braces SpeechBrain does not take for its replacements."""
     return {
         key: value.replace("{", "{{").replace("}", "}}")

@@ -1,42 +1,143 @@
-"""The sound of video files and other containers that soundfile does not read."""
+"""Sound files, block by block, as soundfile or FFmpeg decodes them."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import soundfile
 import torch
 
-SUFFIXES = {".mp4", ".m4a", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".aac", ".wma"}
+# of files that soundfile reads
+AUDIO = {
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".aif",
+    ".aiff",
+    ".aifc",
+    ".au",
+    ".snd",
+    ".caf",
+    ".w64",
+    ".rf64",
+    ".sph",
+}
+# and of those that only FFmpeg does, or does better: an mp3's rate may change midway
+MEDIA = {
+    ".mp3",
+    ".mp4",
+    ".m4a",
+    ".m4b",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".mka",
+    ".webm",
+    ".avi",
+    ".aac",
+    ".ac3",
+    ".amr",
+    ".3gp",
+    ".ape",
+    ".wma",
+    ".wmv",
+    ".wv",
+    ".tta",
+    ".mpg",
+    ".flv",
+    ".ts",
+}
+BLOCK = 2**18  # samples of each channel that are decoded at a time
 
 
-def read_media(path):
-    """The first sound track of a file, as FFmpeg decodes it.
+class Unreadable(Exception):
+    """What a decoder says of a file that it does not read."""
+
+
+def decoded(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
+    """The first sound track of a file.
+
+    A name's suffix says who reads the file first. What that one cannot open, such as a
+    .wav that is something else, the other may.
 
     Arguments
     ---------
     path : str or Path
 
-    Returns
-    -------
-    audio : torch.Tensor
+    Yields
+    ------
+    block : torch.Tensor
         `(channels, samples)`, float32.
     rate : int
-        Hz.
+        Hz; the same for all blocks.
 
     Raises
     ------
-    RuntimeError
-        If the file cannot be read or has no sound.
+    Unreadable
+        If neither opens it, or it ends in damage.
     """
+    readers = [soundfile_blocks, ffmpeg_blocks]
+    if Path(path).suffix.lower() in MEDIA:
+        readers.reverse()
+    complaints = []
+    for reader in readers:
+        blocks = reader(os.fspath(path))
+        try:
+            first = next(blocks, None)
+        except Unreadable as complaint:
+            complaints.append(complaint)
+            continue
+        if first is not None:
+            yield first
+            yield from blocks
+        return
+    raise complaints[0]
+
+
+def soundfile_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
+    """What libsndfile decodes; arguments and values of `decoded`."""
+    try:
+        # names that are no UTF-8 are bytes to it
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            while len(block := file.read(BLOCK, "float32", always_2d=True)):
+                yield torch.from_numpy(block.T), file.samplerate
+    except (OSError, RuntimeError) as error:
+        raise Unreadable(str(error).split(":")[-1].strip(" .")) from None
+
+
+def ffmpeg_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
+    """What FFmpeg decodes, all at the rate with which the sound begins; arguments and
+    values of `decoded`."""
     import av  # loads FFmpeg's libraries, which other data sets have no need of
 
     try:
-        with av.open(str(path)) as container:
+        # a file that is a list of others, or of addresses, is opened no further
+        options = {"protocol_whitelist": "none"}
+        with open(path, "rb") as stream, av.open(stream, options=options) as container:
             if not container.streams.audio:
-                raise RuntimeError("it has no sound track")
-            stream = container.streams.audio[0]
-            plain = av.AudioResampler(format="fltp")  # neither rate nor channels change
-            frames = [*container.decode(stream), None]
-            blocks = [block for frame in frames for block in plain.resample(frame)]
-            rate = stream.rate
+                raise Unreadable("it has no sound track")
+            plain, kind, rate = None, None, None
+            for frame in container.decode(container.streams.audio[0]):
+                if kind != (frame.sample_rate, frame.layout.name, frame.format.name):
+                    if plain is not None:
+                        yield from arrays(plain.resample(None), rate)
+                    kind = (frame.sample_rate, frame.layout.name, frame.format.name)
+                    rate = rate or frame.sample_rate
+                    # the channels stay as they are
+                    plain = av.AudioResampler("fltp", frame.layout, rate)
+                yield from arrays(plain.resample(frame), rate)
+            if plain is not None:
+                yield from arrays(plain.resample(None), rate)
     except av.FFmpegError as error:
-        raise RuntimeError(error.strerror) from None
-    if not blocks:
-        return torch.empty(0, 0), rate
-    return torch.cat([torch.from_numpy(b.to_ndarray()) for b in blocks], 1), rate
+        raise Unreadable(error.strerror) from None
+    except (OSError, ValueError) as error:
+        raise Unreadable(str(error).strip(" .")) from None
+
+
+def arrays(frames: list, rate: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """FFmpeg's frames of planar floats as blocks of `decoded`."""
+    for frame in frames:
+        if frame is not None and frame.samples:
+            yield torch.from_numpy(frame.to_ndarray()), rate

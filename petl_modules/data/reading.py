@@ -1,75 +1,129 @@
-"""Recordings: what is one, how it is read, and at which rate."""
+"""Recordings: what is one, whether it is whole, and its sound at a model's rate."""
 
-import os
+import math
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import torch
-from speechbrain.dataio import audio_io
 from torchaudio.transforms import Resample
 
-from petl_modules.data.media import SUFFIXES, read_media
+from petl_modules.data.media import AUDIO, MEDIA, Unreadable, decoded
 from petl_modules.errors import UserError
 
-# of files that soundfile reads
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
+# Whole numbers of 32 bits that somebody wrote as floats are the loudest that is sound;
+# squares of what is louder overflow
+LOUDEST = 2.0**31
+PIECE = 2**20  # samples that are resampled at a time, a minute at 16 kHz, at most
 
 
-def read_clip(path, sample_rate):
-    """One clip, `(samples,)` float32, mono, at `sample_rate` Hz.
+def is_audio(path: Path) -> bool:
+    """Whether a file's name says that it is a recording, or has one in it."""
+    return path.suffix.lower() in AUDIO | MEDIA and not path.name.startswith(".")
+
+
+def read_clip(
+    path: str | Path, sample_rate: int, seconds: float | None = None
+) -> torch.Tensor:
+    """The sound of one clip, mixed to mono.
+
+    Arguments
+    ---------
+    path : str or Path
+    sample_rate : int
+        Hz, to which it is resampled.
+    seconds : float or None
+        Of its beginning that are wanted; no more is decoded.
+
+    Returns
+    -------
+    torch.Tensor
+        `(samples,)`, float32.
 
     Raises
     ------
     UserError
-        If the file cannot be read, is empty, or holds NaN.
+        If the file cannot be read, is empty, or holds what is no sound.
     """
-    audio, rate = decode(path)
-    return audio if rate == sample_rate else resampler(rate, sample_rate)(audio)
+    most = None if seconds is None else round(seconds * sample_rate)
+    pieces, length = [], 0
+    for piece in resampled(mono(path), sample_rate, most or PIECE):
+        pieces.append(piece)
+        length += len(piece)
+        if most is not None and length >= most:
+            break
+    clip = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return clip if most is None or len(clip) <= most else clip[:most].clone()
 
 
-def is_audio(path):
-    """Whether a file's name says that it is a recording, or has one in it."""
-    return path.suffix.lower() in AUDIO | SUFFIXES and not path.name.startswith(".")
+def duration(path: str | Path) -> float:
+    """Seconds of a clip, which is read to its end, since a header says little about
+    what follows; raises what `read_clip` raises."""
+    seconds = sum(len(block) / rate for block, rate in mono(path))
+    return round(seconds, 4)
 
 
-def duration(path):
-    """Seconds of a clip that has been read to its end."""
-    stat = os.stat(path) if Path(path).is_file() else None
-    return seconds_of(str(path), stat and (stat.st_size, stat.st_mtime_ns))
+# Helpers
 
 
-@cache
-def seconds_of(path, version):
-    """The same, remembered, so that folds of one process check a file once."""
-    del version  # a changed file is another one
-    audio, rate = decode(path)
-    return round(len(audio) / rate, 4)
-
-
-def decode(path):
-    """A clip, `(samples,)`, mixed to mono, and its rate in Hz."""
+def mono(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
+    """A clip's blocks, `(samples,)`, and their rate in Hz; one or more."""
     if not Path(path).is_file():
         raise UserError(f"The clip {path} is missing.")
+    empty = True
     try:
-        if Path(path).suffix.lower() in SUFFIXES:
-            audio, rate = read_media(path)
-        else:
-            audio, rate = audio_io.load(str(path), dtype=torch.float32)
-    except RuntimeError as error:
-        reason = str(error).split(":")[-1].strip(" .")
+        for block, rate in decoded(path):
+            if not block.isfinite().all():
+                raise UserError(
+                    f"The clip {path} holds values that are no numbers (NaN)."
+                )
+            if (loudest := float(block.abs().max())) > LOUDEST:
+                raise UserError(
+                    f"The clip {path} holds the value {loudest:.1e}, where sound is "
+                    "within 1 and -1."
+                )
+            empty = False
+            yield block.mean(0), rate
+    except Unreadable as error:
         raise UserError(
-            f"The clip {path} cannot be read: it is damaged or no audio ({reason})."
+            f"The clip {path} cannot be read: it is damaged or no audio ({error})."
         ) from None
-    if audio.numel() == 0:
+    if empty:
         raise UserError(f"The clip {path} is empty: it has no samples.")
-    if not audio.isfinite().all():
-        raise UserError(f"The clip {path} holds values that are no numbers (NaN).")
-    return audio.mean(0), rate
+
+
+def resampled(
+    blocks: Iterator[tuple[torch.Tensor, int]], target: int, wanted: int
+) -> Iterator[torch.Tensor]:
+    """Blocks at another rate, as if the whole had been resampled at once.
+
+    A piece of the sound, of about `wanted` samples, is resampled with as much before
+    and after it as the filter reads, so that the memory that a clip takes is that of
+    its pieces.
+    """
+    waiting, count, before, transform = [], 0, 0, None
+    for block, rate in blocks:
+        if rate == target:
+            yield block
+            continue
+        transform = transform or resampler(rate, target)
+        waiting.append(block)
+        count += len(block)
+        reach = reach_of(transform)
+        piece = min(PIECE, math.ceil(wanted * rate / target))
+        while count > piece + 3 * reach:
+            whole = torch.cat(waiting)
+            cut = (len(whole) - reach) // step_of(transform) * step_of(transform)
+            yield transform(whole)[samples(before, transform) : samples(cut, transform)]
+            waiting, before = [whole[cut - reach :].clone()], reach
+            count = len(waiting[0])
+    if waiting:
+        yield transform(torch.cat(waiting))[samples(before, transform) :]
 
 
 @cache
-def resampler(rate, target):
+def resampler(rate: int, target: int) -> Resample:
     """The resampling filter for two rates, made once.
 
     The filter grows with the product of the reduced rates: from 22,051 to 16,000 Hz
@@ -78,3 +132,18 @@ def resampler(rate, target):
     """
     ratio = Fraction(rate, target).limit_denominator(1000)
     return Resample(ratio.numerator, ratio.denominator)
+
+
+def step_of(transform: Resample) -> int:
+    """Samples after which the filter starts again."""
+    return transform.orig_freq // transform.gcd
+
+
+def reach_of(transform: Resample) -> int:
+    """Steps of samples that hold all that the filter reads to one side."""
+    return math.ceil(transform.width / step_of(transform) + 1) * step_of(transform)
+
+
+def samples(count: int, transform: Resample) -> int:
+    """Samples that whole steps of samples become."""
+    return count // step_of(transform) * (transform.new_freq // transform.gcd)

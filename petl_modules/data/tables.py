@@ -1,36 +1,66 @@
-"""The files that data sets come with: tables, lists, and the names in them."""
+"""The files that data sets come with: tables and lists of text."""
 
 import codecs
 import csv
-import os
+import io
+import logging
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from petl_modules.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def inside(folder, name):
-    """The path of a file that a data set names, which must lie in its folder.
+# What ends a line of a file; str.splitlines() knows more, which people write in texts
+LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+def read_text(path: str | Path) -> str:
+    """A text file that a data set comes with: in UTF-8, in UTF-16 with its mark, or, as
+    older lists are, in Windows-1252, which takes in Latin-1.
 
     Raises
     ------
     UserError
-        If the name leads out of the folder.
+        For a file that is missing or no text.
     """
-    folder = Path(folder).resolve()
-    # by name, not by resolve(): data sets kept by git-annex or DVC are symbolic links
-    path = Path(os.path.normpath(folder / name))
-    if folder not in path.parents:
-        raise UserError(f"The data set names a file outside its folder: {name}.")
-    return path
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"The file {path} is missing.") from None
+    except OSError as error:
+        raise UserError(f"The file {path} cannot be read: {error.strerror}.") from None
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        if encoding == "cp1252":
+            logger.info("%s is no UTF-8: it is read as Windows-1252.", path)
+        return text
+    raise UserError(
+        f"{path} is damaged: it is no text in UTF-8, UTF-16 or Windows-1252."
+    )
 
 
-def read_table(path, columns):
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file as of `read_text`, without empty ones and the blanks
+    around them; raises what that raises."""
+    lines = (line.strip() for line in LINE_END.split(read_text(path)))
+    return [line for line in lines if line]
+
+
+def read_table(path: str | Path, columns: Iterable[str]) -> list[tuple[str, dict]]:
     """The rows of a csv file that a data set comes with.
 
     Arguments
     ---------
     path : str or Path
-        In UTF-8; any line ends.
+        As of `read_text`.
     columns : iterable of str
         Columns that must be there, with a value in every row.
 
@@ -44,14 +74,11 @@ def read_table(path, columns):
     UserError
         For a file that is missing or damaged, or lacks a column or value.
     """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
-    except FileNotFoundError:
-        raise UserError(f"The file {path} is missing.") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"{path} is damaged: it is no csv file in UTF-8.") from None
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path} is damaged: it is no csv file ({error}).") from None
     if not rows:
         raise UserError(f"{path} lists no clips.")
     if missing := set(columns) - set(rows[0][1]):
@@ -63,7 +90,13 @@ def read_table(path, columns):
     return rows
 
 
-def whole_number(place, row, column, least=0, most=None):
+def whole_number(
+    place: str,
+    row: Mapping[str, str],
+    column: str,
+    least: int = 0,
+    most: int | None = None,
+) -> int:
     """A column's whole number, in a row of `read_table`.
 
     Raises
@@ -79,48 +112,3 @@ def whole_number(place, row, column, least=0, most=None):
     raise UserError(
         f"{place} has the {column} {text}, which must be a whole number {limits}."
     )
-
-
-def read_lines(path):
-    """The lines of a text file that a data set comes with, without empty ones; in
-    UTF-8, or in UTF-16 with its mark.
-
-    Raises
-    ------
-    UserError
-        For a file that is missing or no text.
-    """
-    try:
-        content = Path(path).read_bytes()
-        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        lines = content.decode("utf-16" if wide else "utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"The file {path} is missing.") from None
-    except UnicodeDecodeError:
-        raise UserError(
-            f"{path} is damaged: it is no text in UTF-8 or UTF-16."
-        ) from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def data_folder_of(recipe, folder, needs, layout):
-    """The data folder as a Path, or a UserError that explains the layout.
-
-    Arguments
-    ---------
-    recipe : str
-        For the message.
-    folder : str or None
-    needs : str
-        A file or folder that must be in it.
-    layout : str
-        What it should look like and where to get it.
-    """
-    if folder is None:
-        raise UserError(f"Pass --data_folder=FOLDER, where {recipe} is: {layout}")
-    path = Path(str(folder)).expanduser()
-    if not path.is_dir():
-        raise UserError(f"The data folder {folder} does not exist: {layout}")
-    if not (path / needs).exists():
-        raise UserError(f"The data folder {folder} has no {needs}: {layout}")
-    return path.resolve()

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from petl_modules.console import Parser, above_zero
-from petl_modules.data import is_audio
+from petl_modules.data import files_below, is_audio
 from petl_modules.use.inference import load_adapter
 
 
@@ -57,7 +57,7 @@ def recordings(path: str | Path) -> list[Path]:
     path = Path(path)
     if not path.is_dir():
         return [path]
-    return sorted(p for p in path.rglob("*") if p.is_file() and is_audio(p))
+    return [file for file in files_below(path) if is_audio(file)]
 
 
 def table(answers: list[dict]) -> Table:
