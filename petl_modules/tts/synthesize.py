@@ -20,12 +20,8 @@ from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
 from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder
-from petl_modules.use.adapter_file import (
-    SETTINGS,
-    load_its_backbone,
-    read_adapter,
-    read_settings,
-)
+from petl_modules.use.adapter_file import load_its_backbone, read_adapter
+from petl_modules.use.adapter_schema import SETTINGS, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +149,7 @@ def is_base(folder):
 
 def refuse_mute(adapter):
     """Raise a UserError for an adapter that does not speak."""
-    if read_settings(Path(adapter) / SETTINGS)["head"]["type"] != VoiceHead.__name__:
+    if read_settings(Path(adapter) / SETTINGS).head.type != VoiceHead.__name__:
         raise UserError(f"The adapter {adapter} does not speak: it is no synthesiser.")
 
 

@@ -2,32 +2,54 @@
 all that is needed to use them. Nothing in them is ever run."""
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import nn
 
-from petl_modules.backbones import load_backbone
-from petl_modules.core.adapted import AdaptedModel, check_same_tensors
+from petl_modules.backbones import Backbone, load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.files import write_json, write_tensors
 from petl_modules.methods import make_method
-from petl_modules.tasks import heads
-from petl_modules.tts.head import VoiceHead
+from petl_modules.use.adapter_checks import (
+    HEADS,
+    refuse_changed,
+    refuse_other_backbone,
+    refuse_sizes_beyond,
+)
+from petl_modules.use.adapter_schema import (
+    FORMAT,
+    SETTINGS,
+    TENSORS,
+    AdapterSettings,
+    checksum_of,
+    read_settings,
+    shortened,
+)
+from petl_modules.use.adapter_tensors import check_header, read_header, read_tensors
 
-FORMAT = 1
-TENSORS, SETTINGS = "adapter.safetensors", "adapter.json"
 HERE = "."
 # Knobs of adapters that were saved before there was a choice
 UNSAID = {"full": {"freeze_feature_encoder": False}}
-HEADS = {**heads.HEADS, VoiceHead.__name__: VoiceHead}
 
 
-def save_adapter(folder, model, head, info, source=None):
+def save_adapter(
+    folder: str | Path,
+    model: AdaptedModel,
+    head: nn.Module,
+    info: Mapping[str, Any],
+    source: str | None = None,
+) -> None:
     """Save what training changed, and nothing of the frozen backbone.
+
+    Each of the two files is whole or not there, and a checksum tells whether they
+    belong together.
 
     Arguments
     ---------
@@ -60,9 +82,11 @@ def save_adapter(folder, model, head, info, source=None):
         "head": {"type": type(head).__name__, **head.settings},
         "sample_rate": backbone.sample_rate,
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "info": info,
+        "info": dict(info),
     }
     write_tensors(folder / TENSORS, tensors)
+    settings = json.loads(json.dumps(settings))  # tuples are lists there
+    settings["checksum"] = checksum_of(settings, folder / TENSORS)
     write_json(folder / SETTINGS, settings)
 
 
@@ -82,13 +106,20 @@ class Adapter:
     """
 
     model: AdaptedModel
-    head: torch.nn.Module
-    info: dict
+    head: nn.Module
+    info: dict[str, Any]
     max_duration: float | None
 
 
-def read_adapter(folder, backbone=None, source=None):
+def read_adapter(
+    folder: str | Path, backbone: Backbone | None = None, source: str | None = None
+) -> Adapter:
     """A trained model from an adapter's folder.
+
+    All of both files is checked before anything is built: settings against a schema,
+    names, shapes and types of the tensors against what the settings would build (worked
+    out without memory for it), values, checksum. A backbone is left as it was if the
+    adapter is refused.
 
     Arguments
     ---------
@@ -110,32 +141,27 @@ def read_adapter(folder, backbone=None, source=None):
     """
     folder = Path(folder)
     settings = read_settings(folder / SETTINGS)
-    tensors = read_tensors(folder / TENSORS)
-    made_for = settings["backbone"]
+    header = read_header(folder / TENSORS)
+    refuse_sizes_beyond(settings, header, folder)
+    refuse_changed(settings, folder)
     if backbone is None:
         backbone = load_its_backbone(folder, source)
-    refuse_other_backbone(backbone, made_for, folder)
-    methods = [
-        make_method(m["name"], **{**UNSAID.get(m["name"], {}), **m["knobs"]})
-        for m in settings["methods"]
-    ]
-    model = AdaptedModel(backbone, methods, settings["besides"])
-    head_settings = dict(settings["head"])
-    head = HEADS[head_settings.pop("type")](**head_settings)
-    expected = {**model.trained_state(), **head_state(head)}
-    check_same_tensors(expected, tensors, f"the adapter file {folder / TENSORS}")
-    model.load_trained_state(
-        {name: t for name, t in tensors.items() if not name.startswith("head.")}
-    )
-    with torch.no_grad():
-        for name, tensor in head_state(head).items():
-            tensor.copy_(tensors[name])
-    return Adapter(
-        model.eval(), head.eval(), settings["info"], made_for["max_duration"]
-    )
+    refuse_other_backbone(backbone, settings, folder)
+    with reverting(backbone), torch.device("meta"):
+        expected = state(*build(settings, backbone, folder, like=True))
+    check_header(header, expected, folder / TENSORS)
+    tensors = read_tensors(folder / TENSORS)
+    with reverting(backbone, only_refused=True):
+        model, head = build(settings, backbone, folder)
+        with torch.no_grad():
+            for name, tensor in state(model, head).items():
+                tensor.copy_(tensors[name])
+    info = settings.info.model_dump(exclude_unset=True)
+    max_duration = settings.backbone.max_duration
+    return Adapter(model.eval(), head.eval(), info, max_duration)
 
 
-def load_its_backbone(folder, source=None):
+def load_its_backbone(folder: str | Path, source: str | None = None) -> Backbone:
     """The backbone that an adapter was trained on.
 
     Arguments
@@ -150,80 +176,84 @@ def load_its_backbone(folder, source=None):
         If the file is damaged, or the backbone cannot be loaded.
     """
     folder = Path(folder)
-    made_for = read_settings(folder / SETTINGS)["backbone"]
+    made_for = read_settings(folder / SETTINGS).backbone
     if source is None:  # HERE: an adapter that lies beside its backbone
-        named = made_for["source"]
-        source = str(folder) if named == HERE else named
+        source = str(folder) if made_for.source == HERE else made_for.source
     return load_backbone(
         source,
-        max_duration=made_for["max_duration"],
-        decoder="decoder" in made_for["parts"],
+        max_duration=made_for.max_duration,
+        decoder="decoder" in made_for.parts,
     )
 
 
-def head_state(head):
+def head_state(head: nn.Module) -> dict[str, torch.Tensor]:
     """The head's tensors, as they are named in the file."""
     return {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
-def read_settings(path):
-    """The content of adapter.json, checked as far as loading relies on it."""
-    settings = read_json(path)
-    needed = {"format", "methods", "besides", "backbone", "head", "info"}
-    lacking = needed - settings.keys() if isinstance(settings, dict) else needed
-    if lacking:
-        raise UserError(f"{path} is no adapter: it lacks {', '.join(sorted(lacking))}.")
-    if settings["format"] != FORMAT:
-        raise UserError(
-            f"{path} has format {settings['format']}, this version reads {FORMAT}."
-        )
-    return settings
+# Helpers
 
 
-def read_json(path):
-    """The content of an adapter's JSON file."""
+def state(model: AdaptedModel, head: nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors of an adapter by their names in the file; not copies."""
+    return {**model.trained_state(), **head_state(head)}
+
+
+def build(
+    settings: AdapterSettings, backbone: Backbone, folder: Path, like: bool = False
+) -> tuple[AdaptedModel, nn.Module]:
+    """The model and head that settings describe.
+
+    Arguments
+    ---------
+    settings : AdapterSettings
+    backbone : Backbone
+    folder : Path
+        Of the adapter, for a complaint.
+    like : bool
+        Whether only names, shapes and types of the tensors matter: then learned tokens
+        start at random, which takes no pass of the backbone.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"There is no adapter at {path}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+        methods = []
+        for method in settings.methods:
+            knobs = {**UNSAID.get(method.name, {}), **method.knobs}
+            if like and "start" in knobs:
+                knobs["start"] = "random"
+            methods.append(make_method(method.name, **knobs))
+        model = AdaptedModel(backbone, methods, settings.besides)
+        head = HEADS[settings.head.type](**settings.head.arguments)
+    except UserError:
+        raise
+    except Exception as error:  # whatever constructors make of values that nobody sets
+        raise UserError(
+            f"Nothing can be built from the settings of {folder / SETTINGS} "
+            f"({shortened(str(error))})."
+        ) from None
+    return model, head
 
 
-def read_tensors(path):
-    """The tensors of an adapter's safetensors file."""
+@contextmanager
+def reverting(backbone: Backbone, only_refused: bool = False) -> Iterator[None]:
+    """Leave a backbone as it was before an adapted model was built on it.
+
+    Arguments
+    ---------
+    backbone : Backbone
+    only_refused : bool
+        Whether it is changed back only when an error is raised.
+    """
+    before = {p: (p.data, p.requires_grad) for p in backbone.parameters()}
+    owner, done = backbone.points.owner, False
     try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"There is no adapter at {path}.") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or cut short ({error}).") from None
-
-
-def refuse_other_backbone(backbone, made_for, folder):
-    """Raise a UserError that says in what the backbone differs."""
-    wanted, given = made_for["family"], backbone.family
-    if given != wanted:
-        raise UserError(
-            f"The adapter {folder} was trained on a {wanted} model "
-            f"({made_for['source']}), not on a {given} model ({backbone.source})."
-        )
-    if list(backbone.parts) != made_for["parts"]:
-        raise UserError(
-            f"The adapter {folder} was trained on {' and '.join(made_for['parts'])} of "
-            f"{made_for['source']}; {backbone.source} was loaded as "
-            f"{' and '.join(backbone.parts)}."
-        )
-    if backbone.preprocessing != made_for["preprocessing"]:
-        raise UserError(
-            f"The adapter {folder} was trained with the preprocessing "
-            f"{made_for['preprocessing']}, {backbone.source} has "
-            f"{backbone.preprocessing}."
-        )
-    if backbone.fingerprint() != made_for["fingerprint"]:
-        theirs, ours = made_for["max_duration"], backbone.max_duration
-        cut = f"; its max_duration is {theirs}, not {ours}" if theirs != ours else ""
-        raise UserError(
-            f"The adapter {folder} was trained on {made_for['source']}; the weights of "
-            f"{backbone.source} are others (their fingerprints differ{cut})."
-        )
+        yield
+        done = only_refused
+    finally:
+        if not done:
+            if backbone.points.owner is not owner:
+                backbone.forget(backbone.points.owner)
+            backbone.serve(owner)
+            for parameter, (data, trains) in before.items():
+                parameter.data = data
+                parameter.requires_grad_(trains)
+            backbone.eval()

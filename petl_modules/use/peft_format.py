@@ -15,7 +15,9 @@ from petl_modules.core.adapted import AdaptedModel, check_same_tensors
 from petl_modules.errors import UserError
 from petl_modules.files import write_json, write_tensors
 from petl_modules.methods import LoRAProjections, make_method
-from petl_modules.use.adapter_file import read_adapter, read_json, read_tensors
+from petl_modules.use.adapter_file import read_adapter
+from petl_modules.use.adapter_schema import read_json
+from petl_modules.use.adapter_tensors import read_tensors
 from petl_modules.use.merge import refuse_full
 
 PREFIX = "base_model.model."
