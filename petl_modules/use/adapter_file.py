@@ -148,7 +148,7 @@ def read_adapter(
         backbone = load_its_backbone(folder, source)
     refuse_other_backbone(backbone, settings, folder)
     with reverting(backbone), torch.device("meta"):
-        expected = state(*build(settings, backbone, folder, like=True))
+        expected = state(*build(settings, backbone, folder))
     check_header(header, expected, folder / TENSORS)
     tensors = read_tensors(folder / TENSORS)
     with reverting(backbone, only_refused=True):
@@ -200,7 +200,7 @@ def state(model: AdaptedModel, head: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def build(
-    settings: AdapterSettings, backbone: Backbone, folder: Path, like: bool = False
+    settings: AdapterSettings, backbone: Backbone, folder: Path
 ) -> tuple[AdaptedModel, nn.Module]:
     """The model and head that settings describe.
 
@@ -210,17 +210,15 @@ def build(
     backbone : Backbone
     folder : Path
         Of the adapter, for a complaint.
-    like : bool
-        Whether only names, shapes and types of the tensors matter: then learned tokens
-        start at random, which takes no pass of the backbone.
     """
     try:
         methods = []
-        for method in settings.methods:
-            knobs = {**UNSAID.get(method.name, {}), **method.knobs}
-            if like and "start" in knobs:
-                knobs["start"] = "random"
-            methods.append(make_method(method.name, **knobs))
+        for saved in settings.methods:
+            knobs = {**UNSAID.get(saved.name, {}), **saved.knobs}
+            methods.append(make_method(saved.name, **knobs))
+            # where learned tokens start from takes a pass to find, and is written over
+            if hasattr(methods[-1], "start"):
+                methods[-1].start = "random"
         model = AdaptedModel(backbone, methods, settings.besides)
         head = HEADS[settings.head.type](**settings.head.arguments)
     except UserError:
