@@ -151,7 +151,7 @@ def test_the_average_needs_all_tasks(tmp_path, capsys):
 def test_published_figures_are_marked(tmp_path, capsys):
     write(tmp_path, "lora", 1, 0.5)
     out = tables(tmp_path, capsys)[2]
-    row = "| *lora r=6, published, arXiv 2312.03694* | *AST* |  | *86.45* |  | *221K* |"
+    row = "| *lora, published, arXiv 2312.03694* | *AST* |  | *86.45* |  | *221K* |"
     assert row in out
     # beside ours
     lines = out.splitlines()
