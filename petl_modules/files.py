@@ -25,6 +25,9 @@ REFUSED = {
     errno.ENAMETOOLONG,
 }
 
+# The backbone that comes with the package, a checkpoint in transformers' layout
+EMBEDDED = Path(__file__).parent / "embedded" / "model"
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:

@@ -280,7 +280,8 @@ def test_at_the_block_adapters_read_its_output_with_the_residual(name, tmp_path)
         backbone = load_backbone(folder)
         plain = load_backbone(folder).points.layers[0].module
         method = make_method(name, site="block", layers=[0])
-        adapter = randomised(AdaptedModel(backbone, method).petl[f"layer0_ffn_{name}"])
+        model = AdaptedModel(backbone, method)
+        adapter = randomised(model.petl[f"layer0_ffn_{name}"])
         sums = []
         adapter.register_forward_hook(
             lambda m, args, out, seen=sums: seen.append((args[0], out))

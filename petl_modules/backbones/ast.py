@@ -4,12 +4,35 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from petl_modules.backbones import registry
 from petl_modules.backbones.base import Backbone
+from petl_modules.backbones.checkpoint import Checkpoint, with_prefixes
 from petl_modules.backbones.features import KaldiFilterbank
-from petl_modules.core.access_points import AST
+from petl_modules.core.family import Family
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
+
+FAMILY = Family(
+    layers="layers",
+    mhsa="attention",
+    mhsa_norm="layernorm_before",
+    ffn="mlp",
+    ffn_norm="layernorm_after",
+    q="attention.q_proj",
+    k="attention.k_proj",
+    v="attention.v_proj",
+    o="attention.o_proj",
+    fc1="mlp.fc1",
+    fc2="mlp.fc2",
+    last_norm="layernorm",
+)
+PREPROCESSING = {
+    "sampling_rate": 16000,
+    "do_normalize": True,
+    "mean": -4.2677393,
+    "std": 4.5689974,
+}
 
 
 class ASTBackbone(Backbone):
@@ -34,7 +57,7 @@ class ASTBackbone(Backbone):
         self, model, source, preprocessing, max_duration=None, spec_augment=None
     ):
         rate = preprocessing["sampling_rate"]
-        super().__init__(model, AST, source, rate, preprocessing, spec_augment)
+        super().__init__(model, FAMILY, source, rate, preprocessing, spec_augment)
         self.filterbank = KaldiFilterbank(rate, model.config.num_mel_bins)
         positions = model.embeddings.position_embeddings
         self.grid = model.embeddings.get_shape(model.config)
@@ -115,3 +138,25 @@ def stretched(positions, grid, time):
     table = F.interpolate(table, (grid[0], time), mode="bilinear", align_corners=False)
     table = table.permute(0, 2, 3, 1).flatten(1, 2)
     return torch.cat([positions[:, :2], table], 1)
+
+
+def load(checkpoint: Checkpoint) -> ASTBackbone:
+    """An AST; its features are normalised, so that SpecAugment fills with 0."""
+    model = with_prefixes(checkpoint.model("ASTModel"))
+    if not checkpoint.pretrained:
+        # transformers leaves these at zero, which hides every position
+        model.embeddings.position_embeddings.data.normal_(std=0.02)
+    return ASTBackbone(
+        model,
+        checkpoint.source,
+        checkpoint.preprocessing(PREPROCESSING),
+        checkpoint.max_duration,
+        checkpoint.spec_augment(fill=0.0),
+    )
+
+
+registry.register(
+    "audio-spectrogram-transformer",
+    load,
+    {"ast": {}, "MIT/ast-finetuned-audioset-10-10-0.4593": {}},
+)

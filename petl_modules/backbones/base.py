@@ -1,14 +1,13 @@
 """What every backbone is: waveforms in, hidden states and a mask out."""
 
-import hashlib
 import json
 from dataclasses import replace
 
 import torch
-from torch import nn
 from torchaudio.transforms import SpeedPerturbation
 
 from petl_modules.core.access_points import AccessPoints, first
+from petl_modules.core.host import HostModule, digest_of
 from petl_modules.core.masking import sample_counts, valid
 from petl_modules.core.transfer import to_device
 from petl_modules.errors import UserError
@@ -17,7 +16,7 @@ SILENT_SECONDS = 1.0
 SLOWEST, FASTEST = 0.5, 2.0
 
 
-class Backbone(nn.Module):
+class Backbone(HostModule):
     """A pretrained Transformer for sound, run layer by layer.
 
     A subclass says in `embed` how waveforms become the tokens of the first layer,
@@ -49,10 +48,7 @@ class Backbone(nn.Module):
 
     max_duration = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
-    has_head = False  # whether it predicts by itself, as Whisper does with its decoder
-    side_modules = {}  # what `besides` may name, each with the paths of its modules
     fastest = 1.0  # speed at which training may hear a clip
-    feature_encoder = None  # convolutions that read the waveform, if it has such
     hears_silence = False  # whether what fills a clip up counts as sound
 
     def __init__(
@@ -67,7 +63,7 @@ class Backbone(nn.Module):
         self.augment = False
         self.speed = None
         self.hidden_size = model.config.hidden_size
-        self.points = AccessPoints(self.encoder, family, self.hidden_size)
+        self.points = AccessPoints(self.encoder, family)
         self.parts = {"encoder": self.points}
         self.num_layers = len(self.points.layers)
         self._fingerprint = None
@@ -91,16 +87,6 @@ class Backbone(nn.Module):
         """Steps of time that clips of so many samples have, a tensor of whole
         numbers."""
         raise NotImplementedError
-
-    def serve(self, owner):
-        """Let the functions that were hooked in for `owner` act, and no others."""
-        for points in self.parts.values():
-            points.owner = owner
-
-    def forget(self, owner):
-        """Take out all that was hooked in for an owner."""
-        for points in self.parts.values():
-            points.forget(owner)
 
     def capacity(self):
         """Samples of the longest clip that fits its position table, or None."""
@@ -147,7 +133,7 @@ class Backbone(nn.Module):
             attention_mask = tokens.mask[:, None, None, :] if padded else None
             hidden = self.run_layer(points.module, tokens.hidden, attention_mask, run)
             tokens = replace(tokens, hidden=hidden)
-        if not self.points.layers[-1].post_norm:
+        if self.points.norm_follows:
             tokens = replace(tokens, hidden=self.points.last_norm(tokens.hidden))
         if all_layers:
             tokens = replace(tokens, layers=(*states, tokens))
@@ -163,9 +149,12 @@ class Backbone(nn.Module):
         layers = self(silence, all_layers=True).layers[:-1]
         return [layer.hidden[0, layer.special + layer.prompts :] for layer in layers]
 
-    def idle_parameters(self):
-        """Parameters that the forward pass does not train even when all others do."""
-        return []
+    def whole_model(self):
+        """The model as its checkpoint has it, with parts that this does not use."""
+        return self.model
+
+    def save_more(self, folder):
+        """Write what a checkpoint needs beside model and preprocessor."""
 
     def perturb_speed(self, speeds):
         """Hear each batch of training at one of some speeds, 1.0 as it is.
@@ -208,11 +197,6 @@ class Backbone(nn.Module):
         """SHA-256 of the pretrained weights and preprocessing, as they were at the
         first call."""
         if self._fingerprint is None:
-            digest = hashlib.sha256(
-                json.dumps(self.preprocessing, sort_keys=True).encode()
-            )
-            for name, tensor in sorted(self.model.state_dict().items()):
-                digest.update(f"{name}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().float().cpu().contiguous().numpy())
-            self._fingerprint = digest.hexdigest()
+            said = json.dumps(self.preprocessing, sort_keys=True)
+            self._fingerprint = digest_of(self.model, said)
         return self._fingerprint

@@ -1,14 +1,46 @@
 """Encoders that read the waveform: wav2vec 2.0, HuBERT, WavLM, XLSR-53."""
 
+from dataclasses import replace
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 
+from petl_modules.backbones import registry
 from petl_modules.backbones.attention import wavlm_attention
 from petl_modules.backbones.base import Backbone
-from petl_modules.core.access_points import WAVEFORM_POST_NORM, WAVEFORM_PRE_NORM
+from petl_modules.backbones.checkpoint import Checkpoint, with_prefixes
+from petl_modules.core.family import Family
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
+
+POST_NORM = Family(
+    layers="encoder.layers",
+    mhsa="attention",
+    mhsa_norm="layer_norm",
+    ffn="feed_forward",
+    ffn_norm="final_layer_norm",
+    q="attention.q_proj",
+    k="attention.k_proj",
+    v="attention.v_proj",
+    o="attention.out_proj",
+    fc1="feed_forward.intermediate_dense",
+    fc2="feed_forward.output_dense",
+    block_norm="final_layer_norm",
+)
+# "stable layer norm", as the large models have
+PRE_NORM = replace(POST_NORM, block_norm=None, last_norm="encoder.layer_norm")
+PREPROCESSING = {"sampling_rate": 16000, "do_normalize": True}
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+}
 
 
 class WaveformBackbone(Backbone):
@@ -35,7 +67,7 @@ class WaveformBackbone(Backbone):
         stable = config.do_stable_layer_norm
         super().__init__(
             model,
-            WAVEFORM_PRE_NORM if stable else WAVEFORM_POST_NORM,
+            PRE_NORM if stable else POST_NORM,
             source,
             preprocessing["sampling_rate"],
             preprocessing,
@@ -109,8 +141,7 @@ class WavLMBackbone(WaveformBackbone):
     def __init__(self, model, source, preprocessing):
         super().__init__(model, source, preprocessing)
         for points in self.points.layers:
-            attention = points.sites["mhsa"].module
-            attention.forward = FusedRelativeAttention(attention)
+            points.sites["mhsa"].module.__class__ = fused_relative_attention()
 
     def run_layer(self, layer, hidden, attention_mask, state):
         if "position_bias" not in state or state["length"] != hidden.shape[1]:
@@ -122,24 +153,27 @@ class WavLMBackbone(WaveformBackbone):
         )[0]
 
 
-class FusedRelativeAttention:
-    """`wavlm_attention` under the signature of transformers' WavLMAttention."""
+@cache
+def fused_relative_attention():
+    """transformers' WavLMAttention with `wavlm_attention` for its forward function: a
+    class for modules that are there, which keep their names and weights."""
+    from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-    def __init__(self, attention):
-        self.attention = attention
+    class FusedRelativeAttention(WavLMAttention):
+        def forward(
+            self,
+            hidden_states,
+            attention_mask=None,
+            position_bias=None,
+            prefix=None,
+            **unused,
+        ):
+            output = wavlm_attention(
+                self, hidden_states, attention_mask, position_bias, prefix
+            )
+            return output, None, position_bias
 
-    def __call__(
-        self,
-        hidden_states,
-        attention_mask=None,
-        position_bias=None,
-        prefix=None,
-        **unused,
-    ):
-        output = wavlm_attention(
-            self.attention, hidden_states, attention_mask, position_bias, prefix
-        )
-        return output, None, position_bias
+    return FusedRelativeAttention
 
 
 def standardised(wavs, counts):
@@ -160,3 +194,28 @@ def masked_group_norm(hidden, counts, norm):
     variance = ((hidden - mean).square() * mask).sum(-1, keepdim=True) / total
     hidden = (hidden - mean) / torch.sqrt(variance + norm.eps)
     return hidden * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
+
+
+def load(checkpoint: Checkpoint) -> WaveformBackbone:
+    """A wav2vec 2.0, HuBERT or WavLM."""
+    kind, backbone = KINDS[checkpoint.model_type]
+    checkpoint.no_spec_augment()
+    model = with_prefixes(checkpoint.model(kind))
+    return backbone(model, checkpoint.source, checkpoint.preprocessing(PREPROCESSING))
+
+
+KINDS = {
+    "wav2vec2": ("Wav2Vec2Model", WaveformBackbone),
+    "hubert": ("HubertModel", WaveformBackbone),
+    "wavlm": ("WavLMModel", WavLMBackbone),
+}
+ARCHITECTURES = {
+    "wav2vec2": {
+        "facebook/wav2vec2-base-960h": {},
+        "jonatasgrosman/wav2vec2-large-xlsr-53-english": LARGE,
+    }
+}
+for model_type in KINDS:
+    registry.register(
+        model_type, load, {model_type: {}, **ARCHITECTURES.get(model_type, {})}
+    )

@@ -1,6 +1,6 @@
 """Whisper (Radford et al., arXiv 2212.04356): its encoder, and all of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -9,13 +9,35 @@ from transformers import WhisperFeatureExtractor, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
+from petl_modules.backbones import registry
 from petl_modules.backbones.base import Backbone
+from petl_modules.backbones.checkpoint import Checkpoint, with_prefixes
 from petl_modules.backbones.features import WhisperLogMel
-from petl_modules.core.access_points import WHISPER, WHISPER_DECODER, AccessPoints
+from petl_modules.core.access_points import AccessPoints
+from petl_modules.core.family import Family
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
 
+ENCODER = Family(
+    layers="layers",
+    mhsa="self_attn",
+    mhsa_norm="self_attn_layer_norm",
+    ffn=("fc1", "fc2"),
+    ffn_norm="final_layer_norm",
+    q="self_attn.q_proj",
+    k="self_attn.k_proj",
+    v="self_attn.v_proj",
+    o="self_attn.out_proj",
+    fc1="fc1",
+    fc2="fc2",
+    last_norm="layer_norm",
+)
+DECODER = replace(
+    ENCODER,
+    cross=tuple(f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")),
+)
+PREPROCESSING = {"sampling_rate": 16000, "n_fft": 400, "hop_length": 160}
 FRAMES_PER_TOKEN = 2  # the stride of the second convolution
 MULTILINGUAL = 51865  # tokens that OpenAI's multilingual vocabularies have, or more
 
@@ -35,7 +57,7 @@ class WhisperBackbone(Backbone):
 
     def __init__(self, model, source, preprocessing, spec_augment=None):
         rate = preprocessing["sampling_rate"]
-        super().__init__(model, WHISPER, source, rate, preprocessing, spec_augment)
+        super().__init__(model, ENCODER, source, rate, preprocessing, spec_augment)
         extractor = WhisperFeatureExtractor(
             feature_size=model.config.num_mel_bins,
             sampling_rate=rate,
@@ -77,6 +99,12 @@ class WhisperBackbone(Backbone):
     def idle_parameters(self):
         """The sinusoidal positions are fixed."""
         return list(self.encoder.embed_positions.parameters())
+
+    def whole_model(self):
+        """As of every backbone; the decoder is that of the source."""
+        whole = Checkpoint(self.source).model("WhisperModel")
+        whole.encoder.load_state_dict(self.model.state_dict())
+        return whole
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,7 @@ class WhisperWithDecoder(WhisperBackbone):
     def __init__(self, model, source, preprocessing, spec_augment=None):
         super().__init__(model, source, preprocessing, spec_augment)
         decoder = model.model.decoder
-        points = AccessPoints(decoder, WHISPER_DECODER, self.hidden_size)
+        points = AccessPoints(decoder, DECODER)
         self.parts["decoder"] = points
         settings = model.generation_config
         self.multilingual = getattr(
@@ -146,6 +174,14 @@ class WhisperWithDecoder(WhisperBackbone):
         mel = torch.cat([self.augmented(mel[..., :heard]), mel[..., heard:]], -1)
         hidden = self.convolved(mel, time)
         return Tokens(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool))
+
+    def whole_model(self):
+        """As of every backbone."""
+        return self.model
+
+    def save_more(self, folder):
+        """As of every backbone: the tokenizer."""
+        self.tokenizer.save_pretrained(folder)
 
     def forward(self, wavs, wav_lens=None, all_layers=False, text=None):
         """Hidden states of the encoder, or with a text `Written`.
@@ -235,3 +271,22 @@ class WhisperWithDecoder(WhisperBackbone):
                 "that were published with them (tokenizer.json and others) beside them."
             )
         return tokenizer
+
+
+def load(checkpoint: Checkpoint) -> WhisperBackbone:
+    """A Whisper's encoder, or all of it; SpecAugment fills with each clip's own floor,
+    where its silence lies."""
+    if checkpoint.decoder:
+        model = checkpoint.model("WhisperForConditionalGeneration")
+    else:
+        model = checkpoint.model("WhisperModel").encoder
+    kind = WhisperWithDecoder if checkpoint.decoder else WhisperBackbone
+    return kind(
+        with_prefixes(model),
+        checkpoint.source,
+        checkpoint.preprocessing(PREPROCESSING),
+        checkpoint.spec_augment(fill=None),
+    )
+
+
+registry.register("whisper", load, {"whisper": {}}, writes=True)

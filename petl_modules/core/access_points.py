@@ -1,110 +1,18 @@
 """Where a Transformer can be reached: layers, sites, norms, projections.
 
-A family of backbones is one `Family` table. From it, `AccessPoints` finds the
-modules in a model and offers places to hook functions in (around a site, around a
-projection, before a layer), without touching the backbone's modules or names.
+From the `Family` table of a model, `AccessPoints` finds the modules and offers places
+to hook functions in (around a site, around a projection, before a layer), without
+touching the model's modules or names.
 """
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-PROJECTIONS = ("q", "k", "v", "o", "fc1", "fc2")
-CROSS_PROJECTIONS = ("cross_q", "cross_k", "cross_v", "cross_o")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where a family of models keeps its parts; paths within a layer, but for `layers`
-    and `last_norm`, which are paths within the model.
-
-    Attributes
-    ----------
-    layers : str or tuple of str
-        The list of Transformer layers, or several that follow one another.
-    mhsa, mhsa_norm : str
-        Self-attention, and its LayerNorm.
-    ffn, ffn_norm : tuple of str, str
-        First and last module of the feed-forward block, and its LayerNorm.
-    q, k, v, o : str
-        The projections of self-attention.
-    fc1, fc2 : str or None
-        Those of the feed-forward block; None where it is no pair of Linears.
-    last_norm : str or None
-        The LayerNorm after the last layer; None where it is the last layer's own
-        (post-norm).
-    cross : tuple of str
-        Of a decoder: the projections q, k, v, o of its attention to the encoder.
-    """
-
-    layers: str | tuple
-    mhsa: str
-    mhsa_norm: str
-    ffn: tuple
-    ffn_norm: str
-    q: str
-    k: str
-    v: str
-    o: str
-    fc1: str | None
-    fc2: str | None
-    last_norm: str | None
-    cross: tuple = ()
-
-
-AST = Family(
-    layers="layers",
-    mhsa="attention",
-    mhsa_norm="layernorm_before",
-    ffn=("mlp", "mlp"),
-    ffn_norm="layernorm_after",
-    q="attention.q_proj",
-    k="attention.k_proj",
-    v="attention.v_proj",
-    o="attention.o_proj",
-    fc1="mlp.fc1",
-    fc2="mlp.fc2",
-    last_norm="layernorm",
-)
-
-WHISPER = Family(
-    layers="layers",
-    mhsa="self_attn",
-    mhsa_norm="self_attn_layer_norm",
-    ffn=("fc1", "fc2"),
-    ffn_norm="final_layer_norm",
-    q="self_attn.q_proj",
-    k="self_attn.k_proj",
-    v="self_attn.v_proj",
-    o="self_attn.out_proj",
-    fc1="fc1",
-    fc2="fc2",
-    last_norm="layer_norm",
-)
-WHISPER_DECODER = replace(
-    WHISPER,
-    cross=tuple(f"encoder_attn.{name}_proj" for name in ("q", "k", "v", "out")),
-)
-
-# wav2vec 2.0, HuBERT, WavLM; post-norm (base) and pre-norm ("stable layer norm")
-waveform = partial(
-    Family,
-    layers="encoder.layers",
-    mhsa="attention",
-    mhsa_norm="layer_norm",
-    ffn=("feed_forward", "feed_forward"),
-    ffn_norm="final_layer_norm",
-    q="attention.q_proj",
-    k="attention.k_proj",
-    v="attention.v_proj",
-    o="attention.out_proj",
-    fc1="feed_forward.intermediate_dense",
-    fc2="feed_forward.output_dense",
-)
-WAVEFORM_POST_NORM = waveform(last_norm=None)
-WAVEFORM_PRE_NORM = waveform(last_norm="encoder.layer_norm")
+from petl_modules.core.family import Family, Part
+from petl_modules.core.hooks import Hooks
 
 
 class AccessPoints:
@@ -116,192 +24,292 @@ class AccessPoints:
         A model of the family.
     family : Family
         Where its parts are.
-    hidden_size : int
-        Size of the tokens.
 
     Attributes
     ----------
     model : torch.nn.Module
     is_decoder : bool
+    hooks : Hooks
+        What is hooked in, and whose turn it is.
     layers : list of LayerPoints
-    last_norm : torch.nn.LayerNorm
-    mask : torch.Tensor or None
-        Set by the backbone while it runs: `(batch, time)`, True for valid tokens,
-        None when all are valid. Hooked functions receive it.
-    owner : object or None
-        Whom functions that are hooked in belong to; they act while it is the owner,
-        so that several adapted models can take turns on one backbone.
+    hidden_size : int
+        Size of the last layer's tokens.
+    last_norm : torch.nn.Module or None
+        The last norm of the model; None where no norm follows the last block.
+    norm_follows : bool
+        Whether `last_norm` is no part of the last layer.
     """
 
-    def __init__(self, model, family, hidden_size):
-        self.model, self.hidden_size = model, hidden_size
+    def __init__(self, model: nn.Module, family: Family) -> None:
+        self.model = model
         self.is_decoder = bool(family.cross)
-        self.mask = None
-        self.owner = None
-        self.handles = []  # (owner, what removes its hook)
+        self.hooks = Hooks(family.time_first)
         lists = [family.layers] if isinstance(family.layers, str) else family.layers
-        modules = [layer for path in lists for layer in model.get_submodule(path)]
+        modules = [m for path in lists for m in model.get_submodule(path).children()]
         self.layers = [
-            LayerPoints(self, i, module, family) for i, module in enumerate(modules)
+            LayerPoints(self.hooks, i, module, family)
+            for i, module in enumerate(modules)
         ]
-        if family.last_norm is None:
-            self.last_norm = self.layers[-1].norms["ffn"]
-        else:
-            self.last_norm = model.get_submodule(family.last_norm)
+        self.hidden_size = self.layers[-1].hidden_size
+        self.norm_follows = family.last_norm is not None
+        self.last_norm = (
+            self.layers[-1].block_norm
+            if family.last_norm is None
+            else model.get_submodule(family.last_norm)
+        )
 
-    def hook_in(self, register, hook):
-        """Register a hook that acts while the present owner is the owner."""
-        owner = self.owner
+    @property
+    def mask(self) -> Tensor | None:
+        """What hooked functions receive; `Hooks.mask`."""
+        return self.hooks.mask
 
-        def owned(*args):
-            return hook(*args) if owner is self.owner else None
-
-        self.handles.append((owner, register(owned, with_kwargs=True)))
-
-    def forget(self, owner):
-        """Take out all that was hooked in for an owner."""
-        for theirs, handle in self.handles:
-            if theirs is owner:
-                handle.remove()
-        self.handles = [pair for pair in self.handles if pair[0] is not owner]
-        for layer in self.layers:
-            layer.functions = [pair for pair in layer.functions if pair[0] is not owner]
+    @mask.setter
+    def mask(self, mask: Tensor | None) -> None:
+        self.hooks.mask = mask
 
 
 class LayerPoints:
     """The access points of one layer.
 
+    Arguments
+    ---------
+    hooks : Hooks
+        Of the model.
+    index : int
+    module : torch.nn.Module
+    family : Family
+
     Attributes
     ----------
-    index : int
     name : str
         Part of the names of the tensors that train here.
-    module : torch.nn.Module
+    hidden_size : int
+        Size of its tokens.
     sites : dict
-        mhsa and ffn, each a `Site`.
+        mhsa, ffn and what else the family has, each a `Site`.
     norms : dict
-        The LayerNorm of mhsa and of ffn.
+        The LayerNorm of each site.
+    block_norm : torch.nn.Module or None
+        The LayerNorm that ends the layer, where one does.
+    post_norm : bool
+        Whether that is the feed-forward block's own.
     projections : dict
-        q, k, v, o, and fc1 and fc2 where there are, each a `Site` around one Linear; of
-        a decoder also cross_q, cross_k, cross_v, cross_o.
+        q, k, v, o, and fc1 and fc2 where there are, each a `Projection`; of a decoder
+        also cross_q, cross_k, cross_v, cross_o.
     """
 
-    def __init__(self, points, index, module, family):
+    def __init__(
+        self, hooks: Hooks, index: int, module: nn.Module, family: Family
+    ) -> None:
         find = module.get_submodule
-        self.points, self.index, self.module = points, index, module
-        self.name = f"decoder_layer{index}" if points.is_decoder else f"layer{index}"
-        self.functions = []  # (owner, function)
-        entry, exit_ = map(find, family.ffn)
-        self.sites = {
-            "mhsa": Site(points, find(family.mhsa), find(family.mhsa)),
-            "ffn": Site(points, entry, exit_),
-        }
-        self.norms = {"mhsa": find(family.mhsa_norm), "ffn": find(family.ffn_norm)}
-        paths = {name: getattr(family, name) for name in PROJECTIONS}
-        paths |= zip(CROSS_PROJECTIONS, family.cross, strict=False)
+        self.hooks, self.index, self.module = hooks, index, module
+        self.is_decoder = bool(family.cross)
+        self.name = f"decoder_layer{index}" if self.is_decoder else f"layer{index}"
+        self.functions: list[tuple[Any, Callable]] = []  # (owner, function)
+        self.sites, self.norms = {}, {}
+        for name, block in family.sites.items():
+            self.sites[name] = Site(
+                hooks, find(block.entry), find(block.exit), block.gain
+            )
+            self.norms[name] = find(block.norm)
         self.projections = {
-            name: Site(points, find(path), find(path))
-            for name, path in paths.items()
-            if path is not None
+            name: Projection(hooks, find(part.path), part)
+            for name, part in family.projections.items()
         }
-        self.post_norm = family.last_norm is None
+        self.block_norm = find(family.block_norm) if family.block_norm else None
+        self.post_norm = family.block_norm == family.ffn_norm
+        self.hidden_size = int(self.norms["mhsa"].weight.shape[-1])
 
-    def before(self, function):
+    def before(self, function: Callable) -> None:
         """Replace the tokens that enter the layer by `function(tokens)`."""
-        self.functions.append((self.points.owner, function))
+        self.hooks.keep(self.functions, function)
 
-    def enter(self, tokens):
+    def enter(self, tokens: Any) -> Any:
         """The tokens that enter the layer, as the functions before it change them."""
         for owner, function in self.functions:
-            if owner is self.points.owner:
+            if owner is self.hooks.turn:
                 tokens = function(tokens)
         return tokens
 
-    def on_block_output(self, function):
+    def on_block_output(self, function: Callable) -> None:
         """Replace the feed-forward block's output h, its residual included, by
-        `function(h, mask)`; in post-norm layers that is what the last norm reads."""
-        if self.post_norm:
-            norm = self.norms["ffn"]
-            Site(self.points, norm, norm).before(function)
+        `function(h, mask)`; where a norm ends the layer that is what it reads."""
+        if self.block_norm is not None:
+            Site(self.hooks, self.block_norm).before(function)
         else:
-            block = Site(self.points, self.module, self.module)
+            block = Site(self.hooks, self.module)
             block.around(lambda x, h, mask: function(h, mask))
 
 
-@dataclass(eq=False)
 class Site:
-    """A stretch of a layer, from the input of `entry` to the output of `exit`; both
-    are one module where the site is a module of its own.
+    """A stretch of a layer, from the input of one module to the output of another; of
+    one module where the site is a module of its own.
 
-    Attributes
-    ----------
+    Arguments
+    ---------
+    hooks : Hooks
+        Of the model.
     module : torch.nn.Module
-        The entry module.
+        The first module.
+    exit : torch.nn.Module or None
+        The last one, None if it is the first.
+    gain : float
+        What the layer multiplies the output by before adding it to the tokens.
     """
 
-    points: AccessPoints
-    module: nn.Module
-    exit: nn.Module
-    inputs: list = field(default_factory=list)
+    def __init__(
+        self,
+        hooks: Hooks,
+        module: nn.Module,
+        exit: nn.Module | None = None,
+        gain: float = 1.0,
+    ) -> None:
+        self.hooks, self.module, self.gain = hooks, module, gain
+        self.exit = module if exit is None else exit
 
-    def before(self, function):
+    def before(self, function: Callable) -> None:
         """Replace the site's input z by `function(z, mask)`."""
+        hooks = self.hooks
 
-        def hook(module, args, kwargs):
-            return with_first_input(
-                args, kwargs, function(first_input(args, kwargs), self.points.mask)
-            )
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+            z = batch_first(first_input(args, kwargs), hooks)
+            new = batch_first(function(z, hooks.mask), hooks)
+            return with_first_input(args, kwargs, new)
 
-        self.points.hook_in(self.module.register_forward_pre_hook, hook)
+        hooks.register(self.module.register_forward_pre_hook, hook)
 
-    def around(self, function):
+    def around(self, function: Callable) -> None:
         """Replace the site's output by `function(z, output, mask)`."""
+        hooks = self.hooks
+
+        def changed(z: Tensor, output: Any) -> Any:
+            z, old = batch_first(z, hooks), batch_first(first(output), hooks)
+            new = batch_first(function(z, old, hooks.mask), hooks)
+            return replace_first(output, new)
+
         if self.module is self.exit:
 
-            def hook(module, args, kwargs, output):
-                z = first_input(args, kwargs)
-                new = function(z, first(output), self.points.mask)
-                return replace_first(output, new)
+            def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+                return changed(first_input(args, kwargs), output)
 
-            self.points.hook_in(self.exit.register_forward_hook, hook)
+            hooks.register(self.exit.register_forward_hook, hook)
             return
 
         # The site is no module of its own: remember z until its last module is done.
-        def enter(module, args, kwargs):
-            self.inputs.append(first_input(args, kwargs))
+        inputs: list[Tensor] = []
 
-        def leave(module, args, kwargs, output):
-            return function(self.inputs.pop(), output, self.points.mask)
+        def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            inputs.append(first_input(args, kwargs))
 
-        self.points.hook_in(self.module.register_forward_pre_hook, enter)
-        self.points.hook_in(self.exit.register_forward_hook, leave)
+        def leave(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+            return changed(inputs.pop(), output)
 
-    def with_argument(self, name, make):
+        hooks.register(self.module.register_forward_pre_hook, enter)
+        hooks.register(self.exit.register_forward_hook, leave)
+
+    def add(self, function: Callable) -> None:
+        """Add `function(z, output, mask)` to what the site adds to the tokens: as it
+        is, also where the layer takes but a part of the site's output."""
+        gain = self.gain
+        if gain == 1:
+            self.around(lambda z, out, mask: out + function(z, out, mask))
+        else:
+            self.around(lambda z, out, mask: out + function(z, out, mask) / gain)
+
+    def with_argument(self, name: str, make: Callable) -> None:
         """Call the site's module with one more keyword argument, `name=make()`."""
 
-        def hook(module, args, kwargs):
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
             return args, {**kwargs, name: make()}
 
-        self.points.hook_in(self.module.register_forward_pre_hook, hook)
+        self.hooks.register(self.module.register_forward_pre_hook, hook)
 
 
-def first_input(args, kwargs):
+class Projection(Site):
+    """A Linear, or a part of one that computes several projections.
+
+    Arguments
+    ---------
+    hooks : Hooks
+    module : torch.nn.Linear
+    part : Part
+
+    Attributes
+    ----------
+    in_features, out_features : int
+    """
+
+    def __init__(self, hooks: Hooks, module: nn.Module, part: Part) -> None:
+        super().__init__(hooks, module)
+        out_features, self.in_features = module.weight.shape
+        self.out_features = out_features // part.of
+        start = part.index * self.out_features
+        self.rows = slice(start, start + self.out_features)
+        self.whole = part.of == 1
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The projection of `(..., in_features)`, as the module computes it."""
+        return self.module(x)[..., self.rows]
+
+    def around(self, function: Callable) -> None:
+        """Replace the projection's output by `function(x, output, mask)`."""
+        if self.whole:
+            super().around(function)
+            return
+        start, end = self.rows.start, self.rows.stop
+
+        def of_the_part(x: Tensor, out: Tensor, mask: Tensor | None) -> Tensor:
+            new = function(x, out[..., start:end], mask)
+            return torch.cat([out[..., :start], new, out[..., end:]], -1)
+
+        super().around(of_the_part)
+
+    @torch.no_grad()
+    def fold(self, update: Tensor) -> Tensor:
+        """Add `(out_features, in_features)` to the weight; returns what
+        `unfold` takes to undo it."""
+        weight = self.module.weight
+        original = weight.data
+        if self.whole:
+            weight.data = original + update
+        else:
+            weight.data = original.clone()
+            weight.data[self.rows] += update
+        return original
+
+    def unfold(self, original: Tensor) -> None:
+        """Undo the last `fold`."""
+        self.module.weight.data = original
+
+
+def batch_first(hidden: Tensor, hooks: Hooks) -> Tensor:
+    """Between `(time, batch, ...)` and `(batch, time, ...)` where the model has the
+    former."""
+    return hidden.transpose(0, 1) if hooks.time_first else hidden
+
+
+def first_input(args: tuple, kwargs: dict) -> Tensor:
     """The hidden states among the arguments of a call."""
-    return args[0] if args else kwargs["hidden_states"]
+    return args[0] if args else kwargs[hidden_name(kwargs)]
 
 
-def with_first_input(args, kwargs, value):
+def with_first_input(args: tuple, kwargs: dict, value: Tensor) -> tuple[tuple, dict]:
     """The arguments of a call with other hidden states."""
     if args:
         return (value, *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": value}
+    return args, {**kwargs, hidden_name(kwargs): value}
 
 
-def first(output):
+def hidden_name(kwargs: dict) -> str:
+    """The name under which hidden states are given."""
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+
+
+def first(output: Any) -> Tensor:
     """The hidden states of an output, a tensor or a tuple."""
-    return output if isinstance(output, torch.Tensor) else output[0]
+    return output if isinstance(output, Tensor) else output[0]
 
 
-def replace_first(output, value):
+def replace_first(output: Any, value: Tensor) -> Any:
     """The output with other hidden states."""
-    return value if isinstance(output, torch.Tensor) else (value, *output[1:])
+    return value if isinstance(output, Tensor) else (value, *output[1:])

@@ -72,13 +72,12 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.points = backbone.points
+        self.parts, self.source = backbone.parts, backbone.source
         self.methods = list(method) if isinstance(method, list | tuple) else [method]
         self.besides = list(besides)
         self.petl = nn.ModuleDict()
-        self.awake, self.asleep = (
-            [],
-            [],
-        )  # modules of the backbone in train mode, or not
+        self.awake = []  # modules of the backbone that follow train mode
+        self.asleep = []  # modules within these that do not
         self.merged = False
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
@@ -95,7 +94,7 @@ class AdaptedModel(nn.Module):
                     f"The method {method_.name} found nothing to train in "
                     f"{backbone.source}."
                 )
-        for name, parameter in last_norm.named_parameters():
+        for name, parameter in last_norm.named_parameters() if last_norm else ():
             free = not parameter.requires_grad or self._is_site_norm(parameter)
             if free and not backbone.has_head:
                 self._train(f"last_norm.{name}", parameter, "last_norm", "")
@@ -113,7 +112,7 @@ class AdaptedModel(nn.Module):
     def add(self, method, layer, site, module):
         """Register a method's module at a site of a layer; returns it. A module whose
         tokens read later ones says so with a true `sees_later`."""
-        if layer.points.is_decoder and getattr(module, "sees_later", False):
+        if layer.is_decoder and getattr(module, "sees_later", False):
             raise UserError(
                 f"The method {method.name} does not suit a decoder, where no token may "
                 "read later ones: restrict it with --parts=[encoder]."
@@ -143,6 +142,16 @@ class AdaptedModel(nn.Module):
         parameter = getattr(module, attribute)
         if not parameter.requires_grad:
             self._train(self._place(module, attribute), parameter, "petl", "")
+
+    def silent_inputs(self):
+        """What enters each layer at the tokens of silence, `(tokens, hidden)` a layer;
+        None where silence has no meaning."""
+        return self.backbone.silent_inputs()
+
+    @property
+    def feature_encoder(self):
+        """The convolutions that read the waveform, None where there are none."""
+        return self.backbone.feature_encoder
 
     def train_backbone(self, modules=None, frozen=None):
         """Train the backbone, and take what trains of it into train mode.
@@ -290,7 +299,9 @@ class AdaptedModel(nn.Module):
     def head_from_features(self, features, counts, head):
         """The head's output from `features`."""
         norm = self.points.last_norm
-        last = features[:, :, -1:] * norm.weight + norm.bias
+        last = features[:, :, -1:] * norm.weight
+        if norm.bias is not None:
+            last = last + norm.bias
         return head.predict(torch.cat([features[:, :, :-1], last], 2), counts)
 
     # Helpers

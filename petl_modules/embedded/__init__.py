@@ -1,5 +1,5 @@
 """The embedded backbone: a small AST that comes with the package."""
 
-from pathlib import Path
+from petl_modules.files import EMBEDDED as MODEL_FOLDER
 
-MODEL_FOLDER = Path(__file__).parent / "model"
+__all__ = ["MODEL_FOLDER"]

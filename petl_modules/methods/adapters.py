@@ -247,7 +247,7 @@ class SiteAdapters(Method):
     def attach(self, model):
         for layer in self.chosen_layers(model):
             for site in self.sites:
-                adapter = self.adapter(model.points.hidden_size, **self.adapter_knobs)
+                adapter = self.adapter(layer.hidden_size, **self.adapter_knobs)
                 self.hook(layer, site, model.add(self, layer, site, adapter))
                 if self.with_norm:
                     model.train_norm(layer, site)
@@ -257,11 +257,11 @@ class SiteAdapters(Method):
         if self.on_block:
             layer.on_block_output(lambda h, mask: h + module(h, mask))
         elif self.placement == "parallel":
-            place.around(lambda z, out, mask: out + module(z, mask))
+            place.add(lambda z, out, mask: module(z, mask))
         elif self.position == "before":
             place.before(lambda z, mask: z + module(z, mask))
         elif self.residual:
-            place.around(lambda z, out, mask: out + module(out, mask))
+            place.add(lambda z, out, mask: module(out, mask))
         else:
             place.around(lambda z, out, mask: module(out, mask))
 

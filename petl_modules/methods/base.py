@@ -42,7 +42,8 @@ class Method:
         Arguments
         ---------
         model : AdaptedModel
-            Offers `points`, `add`, `train_norm` and `train_parameter`.
+            Offers `parts`, `points`, `silent_inputs`, `add`, `train_norm`,
+            `train_parameter` and `train_backbone`.
         """
         raise UserError(f"The method {self.name} has no attach function.")
 
@@ -67,13 +68,13 @@ class Method:
 
     def chosen_parts(self, model):
         """The access points of the parts that `parts` names."""
-        parts = model.backbone.parts
+        parts = model.parts
         if self.parts is None:
             return list(parts.values())
         chosen = self.parts if isinstance(self.parts, list | tuple) else [self.parts]
         if not chosen or any(name not in list(parts) for name in chosen):
             raise UserError(
-                f"parts={list(chosen)} does not fit: {model.backbone.source} has as "
+                f"parts={list(chosen)} does not fit: {model.source} has as "
                 f"parts {' and '.join(parts)} here."
             )
         return [points for name, points in parts.items() if name in chosen]

@@ -29,7 +29,7 @@ class FullFineTuning(Method):
             chosen = [layer.module for layer in self.chosen_layers(model)]
             model.train_backbone(chosen)
             return
-        frozen = model.backbone.feature_encoder if self.freeze_feature_encoder else None
+        frozen = model.feature_encoder if self.freeze_feature_encoder else None
         model.train_backbone(frozen=frozen)
 
 

@@ -90,25 +90,22 @@ class LoRAProjections(Method):
                 )
         for layer in layers:
             for target in (t for t in self.targets if t in layer.projections):
-                module = layer.projections[target].module
+                place = layer.projections[target]
                 update = LoRA(
-                    module.in_features,
-                    out_features=module.out_features,
+                    place.in_features,
+                    out_features=place.out_features,
                     **self.module_knobs,
                 )
                 self.hook(layer, target, model.add(self, layer, target, update))
-                self.updates.append((module, update))
+                self.updates.append((place, update))
 
     def hook(self, layer, site, module):
         layer.projections[site].around(lambda x, out, mask: out + module(x))
 
     @torch.no_grad()
     def merge(self, model):
-        self.originals = [module.weight.data for module, _ in self.updates]
-        for module, update in self.updates:
-            module.weight.data = module.weight + update.delta()
+        self.originals = [place.fold(update.delta()) for place, update in self.updates]
 
     def unmerge(self, model):
-        for (module, _), original in zip(self.updates, self.originals, strict=True):
-            module.weight.data = original
-        self.originals = None
+        for place, _ in reversed(self.updates):
+            place.unfold(self.originals.pop())

@@ -118,14 +118,14 @@ class PromptTokens(Method):
         self.prompt_knobs = knobs
 
     def attach(self, model):
-        silence = model.backbone.silent_inputs() if self.start == "silence" else None
+        silence = model.silent_inputs() if self.start == "silence" else None
         layers = self.chosen_layers(model)
         for layer in layers if self.deep else layers[:1]:
-            prompt = Prompt(model.points.hidden_size, **self.prompt_knobs)
+            prompt = Prompt(layer.hidden_size, **self.prompt_knobs)
             if silence is not None:
                 start_as(prompt.tokens, silence[layer.index])
             if self.start == "uniform":
-                start_uniform(prompt.tokens, model.points.hidden_size)
+                start_uniform(prompt.tokens, layer.hidden_size)
             self.hook(layer, "input", model.add(self, layer, "input", prompt))
 
     def hook(self, layer, site, module):
@@ -153,14 +153,14 @@ class PrefixKeysValues(Method):
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model):
-        silence = model.backbone.silent_inputs() if self.start == "silence" else None
+        silence = model.silent_inputs() if self.start == "silence" else None
         for layer in self.chosen_layers(model):
-            prefix = Prefix(model.points.hidden_size, **self.prefix_knobs)
-            direct = prefix.projection is None and not layer.points.is_decoder
+            prefix = Prefix(layer.hidden_size, **self.prefix_knobs)
+            direct = prefix.projection is None and not layer.is_decoder
             if silence is not None and direct:
                 start_as(prefix.vectors, keys_and_values(layer, silence[layer.index]))
             if self.start == "uniform":
-                start_uniform(prefix.vectors, model.points.hidden_size)
+                start_uniform(prefix.vectors, layer.hidden_size)
             self.hook(layer, "mhsa", model.add(self, layer, "mhsa", prefix))
 
     def hook(self, layer, site, module):
@@ -187,8 +187,7 @@ def keys_and_values(layer, inputs):
     """The keys and values of a layer's attention, `(tokens, 2 hidden)`."""
     if not layer.post_norm:
         inputs = layer.norms["mhsa"](inputs)
-    projections = (layer.projections[name].module for name in ("k", "v"))
-    return torch.cat([projection(inputs) for projection in projections], -1)
+    return torch.cat([layer.projections[name](inputs) for name in ("k", "v")], -1)
 
 
 @torch.no_grad()

@@ -12,10 +12,9 @@ and why:
 - the aligner knows that speech runs along the text (the prior of arXiv 2108.10447).
 """
 
-import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from speechbrain.lobes.models.FastSpeech2 import average_over_durations, upsample
 from speechbrain.nnet.CNN import Conv1d
-from torch import Tensor
+from torch import Tensor, nn
 
+from petl_modules.backbones import registry
 from petl_modules.backbones.base import Backbone
-from petl_modules.core.access_points import Family, first
+from petl_modules.backbones.checkpoint import Checkpoint
+from petl_modules.core.access_points import first
+from petl_modules.core.family import Family
+from petl_modules.core.hooks import Hooks
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError, one_of
@@ -57,14 +60,12 @@ FASTSPEECH2 = Family(
     layers=("encoder.layers", "decoder.layers"),
     mhsa="self_att",
     mhsa_norm="norm1.norm",
-    ffn=("pos_ffn", "pos_ffn"),
+    ffn="pos_ffn",
     ffn_norm="norm2.norm",
     q="self_att.q_proj",
     k="self_att.k_proj",
     v="self_att.v_proj",
     o="self_att.out_proj",
-    fc1=None,
-    fc2=None,
     last_norm="decoder.norm.norm",
 )
 
@@ -109,7 +110,7 @@ class FastSpeech2Backbone(Backbone):
             if isinstance(module, Conv1d):
                 module.padding_mode = "constant"
                 if not module.skip_transpose:
-                    module.register_forward_pre_hook(self._without_padding)
+                    module.register_forward_pre_hook(without_padding(self.points.hooks))
 
     def steps(self, samples: Tensor) -> Tensor:
         """Frames of so many samples."""
@@ -282,11 +283,6 @@ class FastSpeech2Backbone(Backbone):
         embedded = self.model.get_submodule(f"{name}Embed")(shown).transpose(1, 2)
         return hidden + zeroed(embedded, mask), predicted, truth
 
-    def _without_padding(self, module, args):
-        del module
-        mask = self.points.mask
-        return args if mask is None else (zeroed(args[0], mask), *args[1:])
-
     def _refuse_long(self, frames):
         if frames > MAX_FRAMES:
             limit = MAX_FRAMES * self.config.hop_length / self.config.sample_rate
@@ -347,17 +343,6 @@ def new_fastspeech2(
     return random_fastspeech2(config, KIND)
 
 
-def is_fastspeech2(source: str | Path) -> bool:
-    """Whether a source is a FastSpeech 2 rather than a model of transformers."""
-    if source == KIND:
-        return True
-    path = Path(source) / CONFIG
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["model_type"] == KIND
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # whoever loads it says what is wrong
-
-
 # Helpers
 
 
@@ -380,8 +365,26 @@ def zeroed(values: Tensor, mask: Tensor) -> Tensor:
     return values * mask.view(*mask.shape, *[1] * (values.ndim - 2)).to(values.dtype)
 
 
+def without_padding(hooks: Hooks) -> Callable:
+    """A hook that sets a module's input to zero where it is padding."""
+
+    def hook(module: nn.Module, args: tuple) -> tuple:
+        mask = hooks.mask
+        return args if mask is None else (zeroed(args[0], mask), *args[1:])
+
+    return hook
+
+
 def hurried(durations: Tensor) -> Tensor:
     """Durations `(batch, symbols)` that fit the table of positions."""
     excess = durations.sum(1, keepdim=True) / (MAX_FRAMES - durations.shape[1])
     shorter = (durations / excess.clamp(min=1)).long().clamp(min=1)
     return torch.where(excess > 1, shorter * (durations > 0), durations)
+
+
+def load(checkpoint: Checkpoint) -> FastSpeech2Backbone:
+    """As of every family of backbones."""
+    return load_fastspeech2(checkpoint.location, checkpoint.pretrained)
+
+
+registry.register(KIND, load, {KIND: {}})

@@ -66,7 +66,7 @@ class MixedModel:
         )
         self.tensors[norm.weight] = torch.ones_like(norm.weight.data)
         self.tensors[norm.bias] = torch.zeros_like(norm.bias.data)
-        Site(points, norm, norm).around(
+        Site(points.hooks, norm).around(
             lambda z, normal, mask: torch.addcmul(
                 bias[self.clips], normal, weight[self.clips]
             )
