@@ -1,5 +1,10 @@
 """Adapters at work: in turns and together on one backbone, each as if it were alone."""
 
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import tone
@@ -152,7 +157,7 @@ def test_clips_of_other_lengths_are_not_padded_to_the_longest(folders, monkeypat
     adapters.classify_batch(wavs, lens, names)
     assert shapes == [(3, 16000), (2, 8000), (2, 4000)]
     shapes.clear()
-    monkeypatch.setattr("petl_modules.use.inference.CPU_SECONDS", 2)
+    monkeypatch.setattr("petl_modules.use.engine.CPU_SECONDS", 2)
     adapters.classify_batch(wavs, None, names)
     assert shapes == [(2, 16000)] * 3 + [(1, 16000)]
 
@@ -233,3 +238,46 @@ def test_sequences_are_transcribed(checkpoints, folders, tmp_path):
     assert felt["label"] in {"glad", "sad"} and "text" not in felt
     with pytest.raises(UserError, match="gives no label: transcribe instead"):
         adapters.classify_file(paths[0])
+
+
+def test_eight_threads_switch_and_each_gets_its_own_answers(folders):
+    theirs = folders("wav2vec2", ["keywords", "bitfit", "prefix", "emotion"])
+    adapters = loaded(theirs)
+    wavs, lens = clips()
+    expected = {}
+    for name in theirs:
+        adapters.use(name)
+        expected[name] = adapters.classify_batch(wavs, lens)
+    names = list(theirs)
+
+    def work(number):
+        name = names[number % len(names)]
+        if number % 3:
+            adapters.use(name)
+            return name, adapters.classify_batch(wavs, lens)
+        rows = adapters.classify_batch(wavs, lens, [name] * 3)
+        return name, torch.stack(rows)
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(work, range(64)))
+    assert all(torch.equal(rows, expected[name]) for name, rows in found)
+
+
+def test_threads_that_choose_nothing_have_what_the_first_one_chose(folders):
+    adapters = loaded(folders("wav2vec2", ["keywords", "emotion"]))
+    adapters.use("emotion")
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(lambda: adapters.in_use).result() == "emotion"
+        thread.submit(adapters.use, "keywords").result()
+        assert thread.submit(lambda: adapters.in_use).result() == "keywords"
+    assert adapters.in_use == "emotion"
+
+
+def test_two_processes_answer_alike(folders, tmp_path):
+    folder = folders("wav2vec2", ["keywords"])["keywords"]
+    tone(tmp_path / "a.wav", 300)
+    command = [sys.executable, "-m", "petl_modules.predict", folder, tmp_path, "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    answers = [json.loads(process.communicate(timeout=300)[0]) for process in both]
+    (here,) = load_adapter(folder).answer_files([tmp_path / "a.wav"])
+    assert answers == [[here], [here]]

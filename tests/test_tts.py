@@ -360,6 +360,15 @@ def test_adapters_of_other_bases_and_tasks_are_refused(base, adapters, tmp_path)
         Synthesizer(tmp_path / "nowhere")
 
 
+def test_a_refused_voice_leaves_the_one_before(base, adapters, tmp_path):
+    synthesizer = Synthesizer(adapters["lora"])
+    expected = synthesizer.spectrogram("Go on", "ann")
+    with pytest.raises(UserError, match="no adapter at"):
+        synthesizer.use(tmp_path / "nowhere")
+    assert synthesizer.adapter == adapters["lora"]
+    assert torch.equal(synthesizer.spectrogram("Go on", "ann"), expected)
+
+
 def test_damaged_vocoders_and_recognisers_are_refused(tmp_path):
     features = SpeechFeatures(**FEATURES)
     (tmp_path / "hyperparams.yaml").write_text("generator: 3\n")

@@ -6,6 +6,7 @@ fill the folder that --out names. Nothing is written unless everything can be sp
 """
 
 import logging
+import threading
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ class Synthesizer:
     """A base that is read once, and the adapters of its voices, swapped at run time.
 
     The voices take turns on one base in memory (`core.turns.Turns`): what one
-    says does not hang on who spoke before.
+    says does not hang on who spoke before. Threads may share an object, whose base
+    speaks for one of them at a time; `use` holds for all of them.
 
     Arguments
     ---------
@@ -71,6 +73,7 @@ class Synthesizer:
             base = load_its_backbone(adapter, source)
         self.base = base.to(self.device)
         self._turns, self._voices = Turns(self.base), {}
+        self._lock = threading.RLock()
         self.use(adapter)
         self.sample_rate = self.base.sample_rate
         self.vocoder = load_vocoder(vocoder, self.base.features)
@@ -81,14 +84,14 @@ class Synthesizer:
         Raises
         ------
         UserError
-            If it is of another base, or no synthesiser.
+            If it is of another base, or no synthesiser; the voice stays as it was.
         """
-        if adapter not in self._voices:
-            self._turns.give(None, {})
-            self._voices[adapter] = self._load(adapter)
-        model, tensors, self.head = self._voices[adapter]
-        self._turns.give(model, tensors)
-        self.adapter, self.speakers = adapter, self.head.settings["speakers"]
+        with self._lock:
+            if adapter not in self._voices:
+                self._turns.give(None, {})
+                self._voices[adapter] = self._load(adapter)
+            *_, self.head = self._voices[adapter]
+            self.adapter, self.speakers = adapter, self.head.settings["speakers"]
 
     def _load(self, adapter):
         """An adapter's model, its tensors of the base, and its head; no model where the
@@ -106,7 +109,6 @@ class Synthesizer:
         """A text as a waveform `(samples,)`; arguments are those of `spectrogram`."""
         return self.vocoder(self.spectrogram(text, speaker, pace))
 
-    @torch.no_grad()
     def spectrogram(self, text, speaker=None, pace=1.0):
         """A text as a log-mel spectrogram `(frames, n_mels)`.
 
@@ -123,6 +125,12 @@ class Synthesizer:
         UserError
             For a text that is empty or has unknown symbols, or an unknown speaker.
         """
+        with self._lock, torch.no_grad():
+            model, tensors, _ = self._voices[self.adapter]
+            self._turns.give(model, tensors)
+            return self._spectrogram(text, speaker, pace)
+
+    def _spectrogram(self, text, speaker, pace):
         numbers = self.base.symbols
         found = [numbers[s] for s in symbols_of(text, self.base.config.text)]
         symbols = torch.tensor([found], device=self.device)

@@ -4,27 +4,29 @@ Several adapters share one frozen backbone: they take turns, or serve one batch 
 which every clip names its own. Clips of about one length run together.
 """
 
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from petl_modules.core.masking import sample_counts, valid
-from petl_modules.core.transfer import to_device
-from petl_modules.core.turns import Turns
+from petl_modules.backbones import Backbone
 from petl_modules.data import read_clip
-from petl_modules.data.units import joined
 from petl_modules.errors import UserError, known_device
-from petl_modules.tasks.ctc import CTC, heard
-from petl_modules.tasks.heads import CTCHead, OwnHead
-from petl_modules.tts.head import VoiceHead
-from petl_modules.use.adapter_file import load_its_backbone, read_adapter
-from petl_modules.use.mixed import MixedModel, can_mix
-
-ALIKE = 0.75  # least length of a clip in a pass, relative to the longest
-CPU_SECONDS = 16  # of sound and padding in a pass on a CPU
+from petl_modules.use.adapter_file import load_its_backbone
+from petl_modules.use.engine import Engine
+from petl_modules.use.loaded import Answer, Loaded
 
 
-def load_adapter(folder, name=None, source=None, device="cpu"):
+def load_adapter(
+    folder: str | Path,
+    name: str | None = None,
+    source: str | None = None,
+    device: str = "cpu",
+) -> "Adapters":
     """A trained adapter on its backbone, ready for recordings; more can be added.
 
     Arguments
@@ -69,46 +71,55 @@ class Adapters:
     An adapter costs its own tensors only, and switching nothing
     (`petl_modules.core.turns.Turns`): answers are bit-equal to those of a fresh load.
 
+    Several threads may call one object: the backbone computes for one of them at a
+    time, and each thread has its own adapter in use. What the thread that made the
+    object puts to use holds for all threads that have chosen none.
+
     Arguments
     ---------
     backbone : Backbone
         With its pretrained weights.
     device : str
-
-    Attributes
-    ----------
-    in_use : str or None
-        The name of the adapter that answers where none is named.
     """
 
-    def __init__(self, backbone, device="cpu"):
-        self.device = torch.device(device)
-        self.backbone = backbone.to(self.device)
-        self.in_use = None
-        self._loaded = {}
-        self._mixed = None
-        self._turns = Turns(self.backbone)
+    def __init__(self, backbone: Backbone, device: str = "cpu"):
+        self._engine = Engine(backbone, device)
+        self._loaded = self._engine.loaded
+        self._common: str | None = None  # the choice of the thread that is here now
+        self._own = threading.local()
+        self._own.made_it = True
 
     @property
-    def names(self):
+    def backbone(self) -> Backbone:
+        """The backbone that all adapters share."""
+        return self._engine.backbone
+
+    @property
+    def in_use(self) -> str | None:
+        """The name of the adapter that answers where none is named, in this thread."""
+        common = self._common or next(iter(self._loaded), None)
+        return getattr(self._own, "name", common)
+
+    @property
+    def names(self) -> list[str]:
         """The adapters' names, in the order in which they were added."""
         return list(self._loaded)
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """The classes or symbols of the adapter in use."""
-        return self._loaded[self.in_use].labels
+        return self._named(self.in_use).labels
 
     @property
-    def max_duration(self):
+    def max_duration(self) -> float | None:
         """Seconds of a clip that the adapter in use reads, None for all."""
-        return self._loaded[self.in_use].max_duration
+        return self._named(self.in_use).max_duration
 
-    def gives(self, name):
+    def gives(self, name: str) -> str:
         """What an adapter gives: label or text."""
         return self._named(name).gives
 
-    def add(self, folder, name=None):
+    def add(self, folder: str | Path, name: str | None = None) -> None:
         """Load one more adapter; the first that is added is put to use.
 
         Arguments
@@ -123,38 +134,39 @@ class Adapters:
             For a damaged adapter, one of another backbone, one of a synthesiser, or a
             name that is taken.
         """
-        name = str(folder) if name is None else name
-        if name in self._loaded:
-            raise UserError(f"There is an adapter {name} already: give another name.")
-        self._turns.give(None, {})
-        adapter = read_adapter(folder, self.backbone)
-        if isinstance(adapter.head, VoiceHead):
-            raise UserError(
-                f"The adapter {folder} speaks, and has no answer to recordings: use "
-                "python -m petl_modules.synthesize."
-            )
-        self._loaded[name] = Loaded(name, adapter, self.device)
-        self.in_use = self.in_use or name
-        if self._mixed is not None:
-            self.backbone.forget(self._mixed)
-            self._mixed = None
+        self._engine.add(folder, str(folder) if name is None else name)
 
-    def use(self, name):
-        """Let an adapter answer from now on.
+    def use(self, name: str) -> None:
+        """Let an adapter answer from now on, in this thread.
 
         Raises
         ------
         UserError
             If there is none of that name.
         """
-        self.in_use = self._named(name).name
+        name = self._named(name).name
+        if hasattr(self._own, "made_it"):
+            self._common = name
+        else:
+            self._own.name = name
 
-    def classify_file(self, path):
-        """The answer for one file: file, label, probability, probabilities."""
-        self._refuse_unless("label")
-        return self._answer_file(path)
+    def classify_file(self, path: str | Path, adapter: str | None = None) -> Answer:
+        """The answer for one file: file, label, probability, probabilities.
 
-    def classify_batch(self, wavs, wav_lens=None, adapters=None):
+        Arguments
+        ---------
+        path : str or Path
+        adapter : str or None
+            Whose answer; None for the one in use.
+        """
+        return self._answer_file(path, "label", adapter)
+
+    def classify_batch(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        adapters: Sequence[str] | None = None,
+    ) -> Any:
         """Class probabilities of clips.
 
         Arguments
@@ -175,17 +187,28 @@ class Adapters:
         rows = self._outputs(wavs, wav_lens, adapters)
         return torch.stack(rows) if adapters is None else rows
 
-    def transcribe_file(self, path):
-        """What is said in one file: words, or symbols parted by spaces."""
-        self._refuse_unless("text")
-        return self._answer_file(path)["text"]
+    def transcribe_file(self, path: str | Path, adapter: str | None = None) -> str:
+        """What is said in one file: words, or symbols parted by spaces; arguments are
+        those of `classify_file`."""
+        return self._answer_file(path, "text", adapter)["text"]
 
-    def transcribe_batch(self, wavs, wav_lens=None):
+    def transcribe_batch(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        adapters: Sequence[str] | None = None,
+    ) -> list[str]:
         """A list of texts; arguments are those of `classify_batch`."""
-        self._refuse_unless("text")
-        return self._outputs(wavs, wav_lens)
+        self._refuse_unless("text", adapters)
+        return self._outputs(wavs, wav_lens, adapters)
 
-    def answer_files(self, paths, adapters=None, batch_size=16, progress=False):
+    def answer_files(
+        self,
+        paths: Sequence[str | Path],
+        adapters: Sequence[str] | None = None,
+        batch_size: int = 16,
+        progress: bool = False,
+    ) -> list[Answer]:
         """Answers for files, in their order.
 
         Arguments
@@ -215,11 +238,14 @@ class Adapters:
 
     # Helpers
 
-    def _answer_file(self, path):
-        (output,) = self._outputs(self._read(path, self.in_use).unsqueeze(0))
-        return self._loaded[self.in_use].answer(path, output)
+    def _answer_file(self, path: str | Path, gives: str, name: str | None) -> Answer:
+        loaded = self._named(self.in_use if name is None else name)
+        self._refuse_unless(gives, [loaded.name])
+        clip = self._read(path, loaded.name)
+        (output,) = self._outputs(clip.unsqueeze(0), None, [loaded.name])
+        return loaded.answer(path, output)
 
-    def _read(self, path, name):
+    def _read(self, path: str | Path, name: str) -> torch.Tensor:
         """A clip that an adapter can hear, `(samples,)`."""
         rate, most = self.backbone.sample_rate, self.backbone.capacity()
         clip = read_clip(path, rate)
@@ -231,7 +257,9 @@ class Adapters:
             )
         return clip
 
-    def _answer_batch(self, paths, names):
+    def _answer_batch(
+        self, paths: Sequence[str | Path], names: Sequence[str]
+    ) -> list[Answer]:
         """Answers for files that are read and computed together."""
         answers, clips = [], []
         for path, name in zip(paths, names, strict=True):
@@ -248,7 +276,12 @@ class Adapters:
             answers[place] = answer
         return answers
 
-    def _answer_clips(self, clips, paths, names):
+    def _answer_clips(
+        self,
+        clips: Sequence[torch.Tensor],
+        paths: Sequence[str | Path],
+        names: Sequence[str],
+    ) -> list[Answer]:
         """Answers for clips; one by one if the backbone refuses one of them."""
         if not clips:
             return []
@@ -266,148 +299,35 @@ class Adapters:
             for path, name, output in zip(paths, names, outputs, strict=True)
         ]
 
-    @torch.no_grad()
-    def _outputs(self, wavs, wav_lens=None, adapters=None):
-        """Probabilities or text of every clip: all adapters that mix together, each of
-        the others by itself."""
+    def _outputs(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        adapters: Sequence[str] | None = None,
+    ) -> list:
+        """Probabilities or text of every clip."""
         names = self._names(adapters, len(wavs))
-        wavs = wavs.to(self.device)
-        counts = self._cut(sample_counts(wavs, wav_lens).cpu(), names)
-        mixing = [name for name in set(names) if self._loaded[name].mixes]
-        others = [[name] for name in set(names).difference(mixing)]
-        outputs = [None] * len(names)
-        for together in filter(None, [mixing, *others]):
-            theirs = [i for i, name in enumerate(names) if name in together]
-            for rows in self._passes(theirs, counts.tolist()):
-                heard_by = [names[i] for i in rows]
-                tokens = self._tokens(wavs[rows], counts[rows], heard_by)
-                for name in set(heard_by):
-                    own = [j for j, other in enumerate(heard_by) if other == name]
-                    found = self._loaded[name].outputs(tokens.rows(own))
-                    for j, output in zip(own, found, strict=True):
-                        outputs[rows[j]] = output
-        return outputs
+        return self._engine.outputs(wavs, wav_lens, names)
 
-    def _passes(self, rows, counts):
-        """Clips parted into passes of about one length, for padding costs what sound
-        does; on a CPU into short passes, for fresh memory is slow to get there."""
-        if self.backbone.has_head:  # it pads every clip to one length
-            yield rows
-            return
-        most = CPU_SECONDS * self.backbone.sample_rate
-        rows = sorted(rows, key=lambda row: -counts[row])
-        while rows:
-            longest = counts[rows[0]]
-            size = sum(counts[row] >= ALIKE * longest for row in rows)
-            if self.device.type == "cpu":
-                size = min(size, max(1, most // longest))
-            yield rows[:size]
-            rows = rows[size:]
-
-    def _cut(self, counts, names):
-        """Samples of each clip that are used, as in training."""
-        seconds = [self._loaded[name].max_duration for name in names]
-        rate = self.backbone.sample_rate
-        longest = [
-            count if most is None else round(most * rate)
-            for count, most in zip(counts.tolist(), seconds, strict=True)
-        ]
-        return counts.minimum(counts.new_tensor(longest))
-
-    def _tokens(self, wavs, counts, names):
-        """The backbone's tokens of clips, each through its own adapter."""
-        samples = int(counts.max())
-        wavs = wavs[:, :samples] * valid(to_device(counts, wavs.device), samples)
-        layers = any(self._loaded[name].head.weighted_sum for name in names)
-        if len(set(names)) == 1:
-            adapter = self._loaded[names[0]]
-            self._turns.give(adapter.model, adapter.tensors)
-        else:
-            self._serve_mixed(names)
-        return self.backbone(wavs, counts / samples, all_layers=layers)
-
-    def _serve_mixed(self, names):
-        """Let the backbone compute for several adapters that mix."""
-        mixing = {name: a for name, a in self._loaded.items() if a.mixes}
-        if self._mixed is None:
-            self._turns.give(None, {})
-            self._mixed = MixedModel(
-                self.backbone,
-                [adapter.model for adapter in mixing.values()],
-                [adapter.tensors for adapter in mixing.values()],
-            )
-        places = list(mixing)
-        clips = [places.index(name) for name in names]
-        self._mixed.clips = torch.tensor(clips, device=self.device)
-        self._turns.give(self._mixed, self._mixed.tensors)
-
-    def _names(self, adapters, count):
+    def _names(self, adapters: Sequence[str] | None, count: int) -> list[str]:
         """The name of every clip's adapter."""
         if adapters is None:
-            return [self.in_use] * count
+            return [self._named(self.in_use).name] * count
         if len(adapters) != count:
             raise UserError(
                 f"{count} clips need {count} names of adapters, not {len(adapters)}."
             )
         return [self._named(name).name for name in adapters]
 
-    def _named(self, name):
-        if name not in self._loaded:
+    def _named(self, name: str | None) -> Loaded:
+        if name is None or name not in self._loaded:
             raise UserError(
                 f"There is no adapter {name}: choose among {', '.join(self.names)}."
             )
         return self._loaded[name]
 
-    def _refuse_unless(self, gives, adapters=None):
+    def _refuse_unless(self, gives: str, adapters: Sequence[str] | None = None) -> None:
         for name in set(self._names(adapters, len(adapters or [0]))):
             if self._loaded[name].gives != gives:
                 call = "transcribe" if gives == "label" else "classify"
                 raise UserError(f"The adapter {name} gives no {gives}: {call} instead.")
-
-
-class Loaded:
-    """One adapter on a backbone that it shares.
-
-    Arguments
-    ---------
-    name : str
-    adapter : petl_modules.use.adapter_file.Adapter
-        The backbone holds its tensors.
-    device : torch.device
-    """
-
-    def __init__(self, name, adapter, device):
-        self.name, self.labels = name, adapter.info["labels"]
-        self.model, self.head = adapter.model, adapter.head.to(device)
-        self.model.petl.to(device)
-        self.tensors = self.model.backbone_tensors()
-        self.writes = isinstance(self.head, OwnHead)
-        self.mixes = can_mix(self.model) and not self.writes
-        text = self.writes or isinstance(self.head, CTCHead)
-        self.gives = "text" if text else "label"
-        # phones stand alone, characters and pieces of words are put together
-        self.joined = " ".join if adapter.info.get("task") == CTC.name else joined
-        # a text is that of the whole clip, which is never cut
-        self.max_duration = adapter.max_duration if self.gives == "label" else None
-
-    def outputs(self, tokens):
-        """What the head says of each clip: probabilities `(classes,)`, or text."""
-        if self.writes:
-            sound, _ = tokens.in_time()
-            return self.model.backbone.write(sound, **self.head.settings)
-        if self.gives == "text":
-            return list(map(self.joined, heard(*self.head(tokens), self.labels)))
-        return list(self.head(tokens).float().softmax(-1).cpu())
-
-    def answer(self, path, output):
-        """What is told of one file."""
-        if self.gives == "text":
-            return {"file": str(path), "text": output}
-        values = [round(float(p), 6) for p in output]
-        best = int(output.argmax())
-        return {
-            "file": str(path),
-            "label": self.labels[best],
-            "probability": values[best],
-            "probabilities": dict(zip(self.labels, values, strict=True)),
-        }

@@ -1,0 +1,65 @@
+"""One adapter at work: what its head says of tokens, and how that is told."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petl_modules.core.tokens import Tokens
+from petl_modules.data.units import joined
+from petl_modules.tasks.ctc import CTC, heard
+from petl_modules.tasks.heads import CTCHead, OwnHead
+from petl_modules.use.adapter_file import Adapter
+from petl_modules.use.mixed import can_mix
+
+# What is told of one file: strings, numbers, and probabilities by label
+Answer = dict[str, Any]
+
+
+class Loaded:
+    """One adapter on a backbone that it shares.
+
+    Arguments
+    ---------
+    name : str
+    adapter : petl_modules.use.adapter_file.Adapter
+        The backbone holds its tensors.
+    device : torch.device
+    """
+
+    def __init__(self, name: str, adapter: Adapter, device: torch.device):
+        self.name, self.info = name, adapter.info
+        self.labels: list[str] = adapter.info.get("labels") or []
+        self.model, self.head = adapter.model, adapter.head.to(device)
+        self.model.petl.to(device)
+        self.tensors = self.model.backbone_tensors()
+        self.writes = isinstance(self.head, OwnHead)
+        self.mixes = can_mix(self.model) and not self.writes
+        text = self.writes or isinstance(self.head, CTCHead)
+        self.gives = "text" if text else "label"
+        # phones stand alone, characters and pieces of words are put together
+        self.joined = " ".join if adapter.info.get("task") == CTC.name else joined
+        # a text is that of the whole clip, which is never cut
+        self.max_duration = adapter.max_duration if self.gives == "label" else None
+
+    def outputs(self, tokens: Tokens) -> list:
+        """What the head says of each clip: probabilities `(classes,)`, or text."""
+        if self.writes:
+            sound, _ = tokens.in_time()
+            return self.model.backbone.write(sound, **self.head.settings)
+        if self.gives == "text":
+            return list(map(self.joined, heard(*self.head(tokens), self.labels)))
+        return list(self.head(tokens).float().softmax(-1).cpu())
+
+    def answer(self, path: str | Path, output: Any) -> Answer:
+        """What is told of one file."""
+        if self.gives == "text":
+            return {"file": str(path), "text": output}
+        values = [round(float(p), 6) for p in output]
+        best = int(output.argmax())
+        return {
+            "file": str(path),
+            "label": self.labels[best],
+            "probability": values[best],
+            "probabilities": dict(zip(self.labels, values, strict=True)),
+        }
