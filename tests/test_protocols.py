@@ -122,7 +122,7 @@ def test_esd_without_part_folders_is_split_by_number(tmp_path):
                 path.touch()
     splits, _ = prepare_function("ESD")(tmp_path)
     numbers = {
-        name: {int(key[-6:]) for key in part if key.startswith("0011")}
+        name: {int(key[-10:-4]) for key in part if key.startswith("0011")}
         for name, part in splits.items()
     }
     assert numbers["valid"] == set(range(1, 21))
@@ -197,7 +197,7 @@ def test_librispeech_phones_have_no_stress(tree, caplog):
     prepare = prepare_function("LibriSpeech", "prepare_phonemes")
     splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH)
     assert labels == ["<blank>", "AE", "AH", "B", "IY", "K", "UW"]
-    phones = [splits["valid"][f"11-1100-{i:04d}"]["units"] for i in range(2)]
+    phones = [entry["units"] for _, entry in sorted(splits["valid"].items())]
     assert phones == ["AE B AE", "B IY AE B AE"]
     assert [len(splits[n]) for n in ("train", "valid", "test")] == [18, 2, 2]
     # the utterance with an unknown word is left out, and said so
@@ -213,7 +213,10 @@ def test_librispeech_phones_with_stress(tree):
     prepare = prepare_function("LibriSpeech", "prepare_phonemes")
     splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH, stress=True)
     assert labels == ["<blank>", "AE0", "AE1", "AH0", "B", "IY1", "K", "UW1"]
-    assert splits["valid"]["11-1100-0001"]["units"] == "B IY1 AE1 B AE0"
+    assert (
+        splits["valid"]["dev-clean/11/1100/11-1100-0001.flac"]["units"]
+        == "B IY1 AE1 B AE0"
+    )
 
 
 def test_librispeech_words_that_the_lexicon_lacks_can_be_looked_up(tree, caplog):
@@ -221,7 +224,10 @@ def test_librispeech_words_that_the_lexicon_lacks_can_be_looked_up(tree, caplog)
     lexicon = tree("LibriSpeech") / "wider.txt"
     lexicon.write_text("ABBA AE B AE\nBEE B IY\nHAY HH EY1\n")
     splits, _ = prepare(tree("LibriSpeech"), **LIBRISPEECH, lexicon=lexicon, g2p=True)
-    assert splits["train"]["10-1000-0018"]["units"] == "B EY B"
+    assert (
+        splits["train"]["train-clean-100/10/1000/10-1000-0018.flac"]["units"]
+        == "B EY B"
+    )
     assert "Left out" not in caplog.text
 
 
@@ -232,7 +238,7 @@ def test_librispeech_text(tree):
     prepare = prepare_function("LibriSpeech", "prepare_text")
     splits, labels = prepare(tree("LibriSpeech"), **LIBRISPEECH, **SPELT)
     assert labels == ["<blank>", *"ABE\u2581"]
-    entry = splits["valid"]["11-1100-0001"]
+    entry = splits["valid"]["dev-clean/11/1100/11-1100-0001.flac"]
     assert entry["text"] == "BEE ABBA" and entry["units"] == "B E E \u2581 A B B A"
 
 
@@ -241,7 +247,11 @@ def test_esd_reads_texts_in_both_encodings(tree, tmp_path, caplog):
     splits, labels = prepare(tree("ESD"), speakers=None, **SPELT)
     assert labels == ["<blank>", *"abe\u2581"]
     for speaker in ("0011", "0012"):  # in UTF-16 and in UTF-8
-        texts = [splits["test"][f"{speaker}_{n:06d}"]["text"] for n in (7, 357)]
+        keys = (
+            f"{speaker}/{emotion}/test/{speaker}_{number:06d}.wav"
+            for emotion, number in (("Angry", 7), ("Sad", 357))
+        )
+        texts = [splits["test"][key]["text"] for key in keys]
         assert texts == ["abba", "bee abba"]
     wav = tmp_path / "0011/Sad/train/0011_000400.wav"
     wav.parent.mkdir(parents=True)

@@ -47,8 +47,10 @@ def test_vctk_is_read_with_its_texts(trees):
     splits, speakers = prepare("VCTK", trees / "vctk", "mic1", None, [], **held_out)
     assert speakers == ["p225", "p280"]
     entries = {key: e for part in splits.values() for key, e in part.items()}
-    assert len(entries) == 39 and "p280_020_mic1" not in entries  # it has no text
-    assert entries["p225_001_mic1"]["text"] == layouts.SENTENCES[1]
+    assert (
+        len(entries) == 39 and "p280/p280_020_mic1.flac" not in entries
+    )  # it has no text
+    assert entries["p225/p225_001_mic1.flac"]["text"] == layouts.SENTENCES[1]
     assert len(splits["valid"]) == len(splits["test"]) == 2
     _, speakers = prepare("VCTK", trees / "vctk", "mic2", None, [], **held_out)
     assert speakers == ["p225"]
@@ -144,10 +146,12 @@ def test_l2arctic_holds_prompts_out_of_every_speaker(trees):
     prompts = {name: {e["prompt"] for e in s.values()} for name, s in splits.items()}
     assert not prompts["train"] & (prompts["valid"] | prompts["test"])
     assert splits["train"].keys() | splits["valid"].keys() | splits["test"].keys() == {
-        *(f"{s}_arctic_a{i:04d}" for s in labels for i in range(1, 7)),
-        "YKWK_arctic_b0001",
+        *(f"{s}/wav/arctic_a{i:04d}.wav" for s in labels for i in range(1, 7)),
+        "YKWK/wav/arctic_b0001.wav",
     }
-    entry = {**splits["train"], **splits["valid"], **splits["test"]}["ABA_arctic_a0002"]
+    entry = {**splits["train"], **splits["valid"], **splits["test"]}[
+        "ABA/wav/arctic_a0002.wav"
+    ]
     assert entry["text"] == "No, no!" and entry["speaker"] == "ABA"
     assert entry["wav"].endswith("ABA/wav/arctic_a0002.wav")
 
@@ -158,7 +162,7 @@ def test_libritts_reads_normalised_texts_of_chosen_speakers(trees):
     )
     assert labels == ["84"] and len(splits["train"]) == 5
     entries = {k: e for part in splits.values() for k, e in part.items()}
-    assert entries["84_9_000003_000000"]["text"] == "He's in"
+    assert entries["train-clean-100/84/9/84_9_000003_000000.wav"]["text"] == "He's in"
     _, labels = prepare(
         "LibriTTS", trees / "libritts", ["train-clean-100"], None, ["84"], 1, 1, seed=0
     )

@@ -11,6 +11,12 @@ from petl_modules.errors import UserError
 
 logger = logging.getLogger("petl_modules.recipes.audiofolder")
 
+# What people call the folders of the splits, in small letters
+NAMES = {
+    "train": {"train", "training"},
+    "valid": {"valid", "validation", "val", "dev"},
+    "test": {"test", "testing", "eval", "evaluation"},
+}
 LAYOUT = (
     "it must hold one folder of wav, flac, ogg or mp3 files per class, or the "
     "folders train, valid and test with such folders in them."
@@ -18,18 +24,19 @@ LAYOUT = (
 
 
 def prepare_audiofolder(
-    data_folder,
-    output_folder,
-    valid_fraction=0.2,
-    test_fraction=0.2,
-    group_regex=None,
-    seed=0,
-):
+    data_folder: str | None,
+    output_folder: str,
+    valid_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    group_regex: str | None = None,
+    seed: int = 0,
+) -> tuple[data.Splits, list[str]]:
     """Entries of `data_folder/<class>/*`.
 
     Where there is a folder train with classes in it, train, valid and test are the
-    splits; what is missing of valid and test is split off the training clips,
-    stratified by class, with the seed, and without parting clips of one group.
+    splits, also under other names of theirs such as Training, val or dev; what is
+    missing of valid and test is split off the training clips, stratified by class, with
+    the seed, and without parting clips of one group.
 
     Arguments
     ---------
@@ -61,12 +68,8 @@ def prepare_audiofolder(
         logger.info("No data_folder: using synthesised sounds in %s.", data_folder)
     folder = data.data_folder_of("your data", data_folder, ".", LAYOUT)
     pattern = compiled(group_regex)
-    if has_splits(folder):
-        splits = {
-            name: clips_of(folder / name, pattern)
-            for name in data.SPLITS
-            if (folder / name).is_dir()
-        }
+    if parts := split_folders(folder):
+        splits = {name: clips_of(part, pattern) for name, part in parts.items()}
     else:
         splits = {"train": clips_of(folder, pattern)}
     labels = sorted({entry["label"] for entry in splits["train"].values()})
@@ -90,41 +93,56 @@ def prepare_audiofolder(
     return splits, labels
 
 
-def has_splits(folder):
-    """Whether train/ holds classes; with clips right in it, it is a class itself."""
-    train = folder / "train"
-    inside = list(train.iterdir()) if train.is_dir() else []
-    if not any(path.is_dir() for path in inside) or any(map(data.is_audio, inside)):
-        return False
-    others = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    others = [name for name in others if name not in data.SPLITS and name[0] != "."]
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The folders of the splits by the splits' names, or none where the folders are
+    classes: also one called train, if there are clips right in it, and others beside it
+    that are no splits.
+
+    Raises
+    ------
+    UserError
+        For several folders of one split, or for splits whose clips have no class.
+    """
+    there = data.folders_in(folder)
+    named = [
+        (split, p) for p in there for split in NAMES if p.name.lower() in NAMES[split]
+    ]
+    parts = dict(named)
+    others = [path.name for path in there if path not in parts.values()]
+    if "train" not in parts or (others and data.clips_in(parts["train"])):
+        return {}
+    if len(parts) < len(named):
+        names = ", ".join(path.name for _, path in named)
+        raise UserError(f"The data folder {folder} has several of one split: {names}.")
+    for path in parts.values():
+        if data.clips_in(path):
+            raise UserError(f"The clips in {path} have no class: {LAYOUT}")
     if others:
         logger.warning("Ignored beside train, valid and test: %s.", ", ".join(others))
-    return True
+    return parts
 
 
-def clips_of(folder, pattern):
+def clips_of(folder: Path, pattern: re.Pattern | None) -> dict[str, dict[str, str]]:
     """`{id: {wav, label, group}}` of the class folders in `folder`; the id is the path
     in it."""
     entries, others = {}, 0
-    for path in sorted(folder.glob("*/**/*")):
-        name = path.relative_to(folder)
-        if not path.is_file() or any(part.startswith(".") for part in name.parts):
-            continue
+    for path in (
+        p for label in data.folders_in(folder) for p in data.files_below(label)
+    ):
         if not data.is_audio(path):
             others += 1
             continue
-        label, *within = name.parts
-        entries[name.as_posix()] = {"wav": str(path), "label": label}
+        key = data.clip_id(folder, path)
+        label, _, within = key.partition("/")
+        entries[key] = {"wav": str(path), "label": label}
         if pattern is not None:
-            group = group_of("/".join(within), pattern)
-            entries[name.as_posix()]["group"] = group
+            entries[key]["group"] = group_of(within, pattern)
     if others:
         logger.info("%d files in %s are no audio and are ignored.", others, folder)
     return entries
 
 
-def group_of(name, pattern):
+def group_of(name: str, pattern: re.Pattern) -> str:
     """The group that a clip's name gives."""
     match = pattern.search(name)
     if match is None or match.group(1) is None:
@@ -134,7 +152,7 @@ def group_of(name, pattern):
     return match.group(1)
 
 
-def compiled(regex):
+def compiled(regex: str | None) -> re.Pattern | None:
     """The compiled regex with one group or more, or None."""
     if regex is None:
         return None

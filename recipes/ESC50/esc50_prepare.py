@@ -1,5 +1,7 @@
 """Manifests for ESC-50 (Piczak, 2015), https://github.com/karolpiczak/ESC-50."""
 
+from pathlib import Path
+
 from petl_modules import data
 from petl_modules.errors import UserError
 
@@ -11,7 +13,7 @@ LAYOUT = (
 )
 
 
-def prepare_esc50(data_folder, fold):
+def prepare_esc50(data_folder: str, fold: int) -> tuple[data.Splits, list[str]]:
     """Entries of one of the five official folds.
 
     Fold k is the test set, the fold before it (5 before 1) the validation set, the
@@ -43,14 +45,13 @@ def prepare_esc50(data_folder, fold):
     splits = {name: {} for name in data.SPLITS}
     for row in rows:
         name = {fold: "test", valid_fold: "valid"}.get(row["fold"], "train")
-        splits[name][row["filename"].rsplit(".", 1)[0]] = {
-            "wav": str(data.inside(folder / "audio", row["filename"])),
-            "label": row["category"],
-        }
+        path = data.inside(folder / "audio", row["filename"])
+        key = data.clip_id(folder / "audio", path)
+        splits[name][key] = {"wav": str(path), "label": row["category"]}
     return splits, list(dict.fromkeys(row["category"] for row in rows))
 
 
-def read_rows(path):
+def read_rows(path: Path) -> list[dict]:
     """The rows of esc50.csv, by target and file name."""
     rows, seen = [], set()
     for place, row in data.read_table(path, COLUMNS):

@@ -14,7 +14,9 @@ LAYOUT = (
 )
 
 
-def prepare_fleurs(data_folder, language, tokens, vocab_size):
+def prepare_fleurs(
+    data_folder: str, language: str | None, tokens: str, vocab_size: int
+) -> tuple[data.Splits, list[str]]:
     """Entries of the official splits, with texts as of
     `petl_modules.data.units.normalized`.
 
@@ -36,7 +38,7 @@ def prepare_fleurs(data_folder, language, tokens, vocab_size):
     Raises
     ------
     UserError
-        For a wrong folder or tsv.
+        For a wrong folder or tsv, or a recording that it lists twice.
     """
     folder = data.data_folder_of("FLEURS", data_folder, "train.tsv", LAYOUT)
     splits = {name: {} for name in FILES}
@@ -55,5 +57,7 @@ def prepare_fleurs(data_folder, language, tokens, vocab_size):
                 )
             wav = data.inside(home, columns[WAV])
             text = normalized(columns[TEXT], language or folder.name)
-            splits[name][wav.stem] = {"wav": str(wav), "text": text}
+            if (key := data.clip_id(home, wav)) in splits[name]:
+                raise UserError(f"{path} repeats {key}.")
+            splits[name][key] = {"wav": str(wav), "text": text}
     return with_units(splits, tokens, vocab_size)

@@ -15,7 +15,9 @@ LAYOUT = (
 )
 
 
-def prepare_fluentspeechcommands(data_folder, slots=False):
+def prepare_fluentspeechcommands(
+    data_folder: str, slots: bool = False
+) -> tuple[data.Splits, list[str]]:
     """Entries of the official split; an intent is action, object and location.
 
     Arguments

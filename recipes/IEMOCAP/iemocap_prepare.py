@@ -1,6 +1,8 @@
 """Entries of IEMOCAP (Busso et al., 2008)."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
@@ -24,7 +26,7 @@ LAYOUT = (
 )
 
 
-def prepare_iemocap(data_folder, fold):
+def prepare_iemocap(data_folder: str, fold: int) -> tuple[data.Splits, list[str]]:
     """Entries of one of ten folds: four sessions train, the speakers of the fifth
     validate and test.
 
@@ -68,7 +70,7 @@ def prepare_iemocap(data_folder, fold):
     return splits, sorted(set(LABELS.values()))
 
 
-def split_of(fold, session, speaker):
+def split_of(fold: int, session: int, speaker: str) -> str:
     """The split that a session's speaker, F or M, is in."""
     if fold == 0:
         return BY_SESSION[session]
@@ -77,7 +79,7 @@ def split_of(fold, session, speaker):
     return "test" if speaker == "FM"[(fold + 1) % 2] else "valid"
 
 
-def turns(session):
+def turns(session: Path) -> Iterator[tuple[str, str]]:
     """`(utterance, emotion)` of a session, for the emotions that count."""
     folder = session / "dialog" / "EmoEvaluation"
     # the release holds ._ files, which some file systems leave behind

@@ -11,7 +11,9 @@ LAYOUT = (
 )
 
 
-def prepare_speech(data_folder, valid_sentences, test_sentences, seed):
+def prepare_speech(
+    data_folder: str, valid_sentences: int, test_sentences: int, seed: int
+) -> tuple[data.Splits, list[str]]:
     """Entries with the normalised text, all of one speaker.
 
     Arguments
@@ -42,5 +44,7 @@ def prepare_speech(data_folder, valid_sentences, test_sentences, seed):
                 "in the place of 3."
             )
         wav = data.inside(folder / "wavs", f"{key}.wav")
+        if key in entries:
+            raise UserError(f"{folder / 'metadata.csv'}, line {place}, repeats {key}.")
         entries[key] = {"wav": str(wav), "text": rest[1], "speaker": SPEAKER}
     return hold_out(entries, valid_sentences, test_sentences, seed), [SPEAKER]

@@ -2,12 +2,16 @@
 
 import logging
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from petl_modules import data
 from petl_modules.data.units import BLANK, with_units
 from petl_modules.errors import UserError
 
 logger = logging.getLogger("petl_modules.recipes.librispeech")
+
+Spell = Callable[[list[str]], list[str]]
 
 LEXICON = "librispeech-lexicon.txt"
 LAYOUT = (
@@ -16,7 +20,14 @@ LAYOUT = (
 )
 
 
-def prepare_text(data_folder, train_sets, valid_set, test_set, tokens, vocab_size):
+def prepare_text(
+    data_folder: str,
+    train_sets: list[str],
+    valid_set: str,
+    test_set: str,
+    tokens: str,
+    vocab_size: int,
+) -> tuple[data.Splits, list[str]]:
     """Entries whose units are characters or SentencePiece units.
 
     Arguments
@@ -43,14 +54,14 @@ def prepare_text(data_folder, train_sets, valid_set, test_set, tokens, vocab_siz
 
 
 def prepare_phonemes(
-    data_folder,
-    train_sets,
-    valid_set,
-    test_set,
-    lexicon=None,
-    g2p=False,
-    stress=False,
-):
+    data_folder: str,
+    train_sets: list[str],
+    valid_set: str,
+    test_set: str,
+    lexicon: str | None = None,
+    g2p: bool = False,
+    stress: bool = False,
+) -> tuple[data.Splits, list[str]]:
     """Entries whose units are phones: the first pronunciation of each word, without
     stress marks unless they are asked for.
 
@@ -111,7 +122,9 @@ def prepare_phonemes(
     return spoken, [BLANK, *sorted({p for ps in pronunciations.values() for p in ps})]
 
 
-def read_sets(data_folder, train_sets, valid_set, test_set):
+def read_sets(
+    data_folder: str, train_sets: list[str], valid_set: str, test_set: str
+) -> data.Splits:
     """Entries with their text, by split."""
     folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
     parts = {"train": train_sets, "valid": [valid_set], "test": [test_set]}
@@ -125,7 +138,9 @@ def read_sets(data_folder, train_sets, valid_set, test_set):
     }
 
 
-def prepare_sentences(data_folder, train_sets, valid_set, test_set):
+def prepare_sentences(
+    data_folder: str, train_sets: list[str], valid_set: str, test_set: str
+) -> tuple[data.Splits, None]:
     """Entries whose text is written as people and Whisper write: in small letters, with
     a capital at the start and a full stop at the end.
 
@@ -152,7 +167,7 @@ def prepare_sentences(data_folder, train_sets, valid_set, test_set):
     return splits, None
 
 
-def sentence(words):
+def sentence(words: str) -> str:
     """Words in capitals as a sentence.
 
     Example
@@ -164,7 +179,7 @@ def sentence(words):
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def read_lexicon(path, spell):
+def read_lexicon(path: str | Path, spell: Spell) -> dict[str, list[str]]:
     """`{word: phones}` of the first pronunciation of each word, as `spell` has it."""
     pronunciations = {}
     for line in data.read_lines(path):
@@ -175,7 +190,9 @@ def read_lexicon(path, spell):
     return pronunciations
 
 
-def add_pronunciations(pronunciations, splits, spell):
+def add_pronunciations(
+    pronunciations: dict[str, list[str]], splits: data.Splits, spell: Spell
+) -> None:
     """Give words of the splits that have no pronunciation that of the g2p library,
     where it knows one whose phones the lexicon has."""
     from g2p import make_g2p  # takes seconds to load
@@ -197,16 +214,19 @@ def add_pronunciations(pronunciations, splits, spell):
     )
 
 
-def stressless(phones):
+def stressless(phones: list[str]) -> list[str]:
     """Phones without stress marks."""
     return [re.sub(r"\d$", "", phone) for phone in phones]
 
 
-def utterances(part):
-    """`(id, path, words)` of every utterance of a set, by id."""
+def utterances(part: Path) -> Iterator[tuple[str, Path, list[str]]]:
+    """`(id, path, words)` of every utterance of a set, by chapter."""
     if not part.is_dir():
         raise UserError(f"The data folder has no {part.name}: {LAYOUT}")
-    for listing in sorted(part.glob("*/*/*.trans.txt")):
+    for listing in data.files_below(part):
+        if not listing.name.endswith(".trans.txt"):
+            continue
         for line in data.read_lines(listing):
             key, *words = line.split()
-            yield key, data.inside(listing.parent, f"{key}.flac"), words
+            path = data.inside(listing.parent, f"{key}.flac")
+            yield data.clip_id(part.parent, path), path, words

@@ -11,8 +11,14 @@ LAYOUT = (
 
 
 def prepare_speech(
-    data_folder, sets, speakers, without, valid_sentences, test_sentences, seed
-):
+    data_folder: str,
+    sets: list[str],
+    speakers: list[str] | None,
+    without: list[str],
+    valid_sentences: int,
+    test_sentences: int,
+    seed: int,
+) -> tuple[data.Splits, list[str]]:
     """Entries with a speaker and the normalised text; sentences that are held out are
     drawn from those of all speakers.
 
@@ -43,13 +49,14 @@ def prepare_speech(
     for name in sets:
         if not (folder / name).is_dir():
             raise UserError(f"The data folder {folder} has no {name}: {LAYOUT}")
-    clips = sorted(clip for name in sets for clip in folder.glob(f"{name}/*/*/*.wav"))
+    below = (path for name in sets for path in data.files_below(folder / name))
+    clips = sorted(path for path in below if data.is_audio(path))
     reader = {clip: clip.parent.parent.name for clip in clips}
     names = chosen_speakers(set(reader.values()), speakers, without)
     entries = {}
     for clip in (clip for clip in clips if reader[clip] in names):
         text = clip.with_name(f"{clip.stem}.normalized.txt")
-        entries[clip.stem] = {
+        entries[data.clip_id(folder, clip)] = {
             "wav": str(clip),
             "text": " ".join(data.read_lines(text)),
             "speaker": reader[clip],

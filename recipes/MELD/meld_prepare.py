@@ -1,6 +1,7 @@
 """Entries of MELD (Poria et al., arXiv 1810.02508)."""
 
 import logging
+from pathlib import Path
 
 from petl_modules import data
 from petl_modules.data.units import normalized, with_units
@@ -23,7 +24,7 @@ LAYOUT = (
 )
 
 
-def prepare_meld(data_folder):
+def prepare_meld(data_folder: str) -> tuple[data.Splits, list[str]]:
     """Entries of the official split; the sound is that of the clips dia*_utt*.mp4, or
     of wav or flac files in their place.
 
@@ -63,7 +64,9 @@ def prepare_meld(data_folder):
     return splits, sorted({entry["label"] for entry in splits["train"].values()})
 
 
-def prepare_text(data_folder, tokens, vocab_size):
+def prepare_text(
+    data_folder: str, tokens: str, vocab_size: int
+) -> tuple[data.Splits, list[str]]:
     """Entries of the same split with what is said, as of
     `petl_modules.data.units.normalized`; lines without words are left out and counted.
 
@@ -99,7 +102,7 @@ def prepare_text(data_folder, tokens, vocab_size):
     return with_units(splits, tokens, vocab_size)
 
 
-def found(folder, part, name):
+def found(folder: Path, part: str, name: str) -> Path:
     """A file or folder of a part of the data set."""
     for path in (folder / name, folder / part / name):
         if path.exists():
@@ -107,7 +110,7 @@ def found(folder, part, name):
     raise UserError(f"The data folder {folder} has no {name}: {LAYOUT}")
 
 
-def with_suffix(home, clip):
+def with_suffix(home: Path, clip: str) -> Path:
     """The clip in the format that is there; mp4, as released, where none is."""
     paths = [data.inside(home, clip + suffix) for suffix in SUFFIXES]
     return next((path for path in paths if path.exists()), paths[-1])

@@ -16,8 +16,13 @@ LAYOUT = (
 
 
 def prepare_snips(
-    data_folder, train_speakers, valid_speakers, test_speakers, tokens, vocab_size
-):
+    data_folder: str,
+    train_speakers: list[str],
+    valid_speakers: list[str],
+    test_speakers: list[str],
+    tokens: str,
+    vocab_size: int,
+) -> tuple[data.Splits, list[str]]:
     """Entries whose text is the words in capitals, marks around the values of slots,
     and a mark for the intent, as `petl_modules.tasks.SlotFilling` reads it.
 
@@ -65,7 +70,7 @@ def prepare_snips(
     return with_units(splits, tokens, vocab_size)
 
 
-def read_entry(line, place):
+def read_entry(line: str, place: str) -> tuple[str, str]:
     """The id and the marked text of an utterance."""
     sides = [side.split() for side in line.split("\t")]
     fine = len(sides) == 2 and len(sides[0]) == len(sides[1]) + 1 > 3
@@ -76,7 +81,7 @@ def read_entry(line, place):
     return name, f"{marked(words, tags)} <intent={intent}>"
 
 
-def marked(words, tags):
+def marked(words: list[str], tags: list[str]) -> str:
     """Words in capitals, with marks around runs of a tag other than O.
 
     Example

@@ -1,6 +1,7 @@
 """Entries of Google Speech Commands (Warden, arXiv 1804.03209)."""
 
 import re
+from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
@@ -13,7 +14,9 @@ LAYOUT = (
 )
 
 
-def prepare_speechcommands(data_folder, words=None):
+def prepare_speechcommands(
+    data_folder: str, words: list[str] | None = None
+) -> tuple[data.Splits, list[str]]:
     """Entries of the official split: the two lists validate and test, the rest trains.
 
     Arguments
@@ -35,11 +38,8 @@ def prepare_speechcommands(data_folder, words=None):
         For a wrong folder, or a word that has none.
     """
     folder = data.data_folder_of("Speech Commands", data_folder, LISTS["test"], LAYOUT)
-    there = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(("_", "."))
-    )
+    # _background_noise_ is no word
+    there = [p.name for p in data.folders_in(folder) if not p.name.startswith("_")]
     labels = there if words is None else sorted(map(spoken, words))
     if absent := sorted(set(labels) - set(there)):
         raise UserError(f"The data folder {folder} has no folder for {absent[0]}.")
@@ -50,14 +50,14 @@ def prepare_speechcommands(data_folder, words=None):
                 splits[name][clip] = entry(folder, clip)
     held_out = splits["valid"].keys() | splits["test"].keys()
     for label in labels:
-        for path in sorted((folder / label).glob("*.wav")):
-            clip = f"{label}/{path.name}"
+        for path in data.clips_in(folder / label):
+            clip = data.clip_id(folder, path)
             if clip not in held_out:
                 splits["train"][clip] = entry(folder, clip)
     return splits, labels
 
 
-def entry(folder, clip):
+def entry(folder: Path, clip: str) -> dict[str, str]:
     """The entry of `word/speaker_nohash_number.wav`."""
     word, _, name = clip.partition("/")
     speaker = re.sub(r"_nohash_.*$", "", name)
@@ -65,6 +65,6 @@ def entry(folder, clip):
     return {"wav": str(path), "label": word, "speaker": speaker}
 
 
-def spoken(word):
+def spoken(word: str | bool) -> str:
     """A word as it was written: yaml takes some for truth values."""
     return {True: "on", False: "off"}.get(word, str(word))

@@ -12,7 +12,9 @@ LAYOUT = (
 )
 
 
-def prepare_urbansound8k(data_folder, fold, valid_fraction=0.1, seed=0):
+def prepare_urbansound8k(
+    data_folder: str, fold: int, valid_fraction: float = 0.1, seed: int = 0
+) -> tuple[data.Splits, list[str]]:
     """Entries of one of the ten official folds.
 
     Fold k is the test set. The validation set comes out of the other nine, stratified

@@ -1,11 +1,12 @@
 """Entries of the VCTK corpus (Yamagishi, Veaux and MacDonald, 2019)."""
 
+from pathlib import Path
+
 from petl_modules import data
 from petl_modules.errors import UserError
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 
 FOLDERS = ("wav48_silence_trimmed", "wav48")
-SUFFIXES = {".wav", ".flac"}
 MICROPHONES = ("mic1", "mic2")
 HELD_OUT = 10  # one utterance in ten validates, one tests
 LAYOUT = (
@@ -14,7 +15,12 @@ LAYOUT = (
 )
 
 
-def prepare_vctk(data_folder, microphone="mic1", speakers=None, without=()):
+def prepare_vctk(
+    data_folder: str,
+    microphone: str = "mic1",
+    speakers: list[str] | None = None,
+    without: list[str] | tuple = (),
+) -> tuple[data.Splits, list[str]]:
     """Entries for telling speakers apart: of each speaker's sorted utterances the first
     80 % train, the next 10 % validate, the last 10 % test.
 
@@ -50,13 +56,20 @@ def prepare_vctk(data_folder, microphone="mic1", speakers=None, without=()):
         rest = len(paths) - 2 * count
         for place, path in enumerate(paths):
             name = data.SPLITS[(place >= rest) + (place >= rest + count)]
-            splits[name][path.stem] = {"wav": str(path), "label": speaker}
+            key = f"{speaker}/{path.name}"
+            splits[name][key] = {"wav": str(path), "label": speaker}
     return splits, names
 
 
 def prepare_speech(
-    data_folder, microphone, speakers, without, valid_sentences, test_sentences, seed
-):
+    data_folder: str,
+    microphone: str,
+    speakers: list[str] | None,
+    without: list[str],
+    valid_sentences: int,
+    test_sentences: int,
+    seed: int,
+) -> tuple[data.Splits, list[str]]:
     """Entries for speech synthesis: what was read, and by whom. Utterances without a
     text, as all of p315 are, are left out.
 
@@ -88,7 +101,7 @@ def prepare_speech(
             name = path.stem.removesuffix(f"_{microphone}")
             text = texts / speaker / f"{name}.txt"
             if text.is_file():
-                entries[path.stem] = {
+                entries[f"{speaker}/{path.name}"] = {
                     "wav": str(path),
                     "text": " ".join(data.read_lines(text)),
                     "speaker": speaker,
@@ -99,7 +112,7 @@ def prepare_speech(
     return hold_out(kept, valid_sentences, test_sentences, seed), names
 
 
-def recordings(data_folder, microphone):
+def recordings(data_folder: str, microphone: str) -> dict[str, list[Path]]:
     """`{speaker: paths}`, sorted, of the speakers that the microphone has."""
     folder = data.data_folder_of("VCTK", data_folder, ".", LAYOUT)
     if microphone not in MICROPHONES:
@@ -107,14 +120,14 @@ def recordings(data_folder, microphone):
     home = next((folder / n for n in FOLDERS if (folder / n).is_dir()), None)
     if home is None:
         raise UserError(f"The data folder {folder} has no wav48: {LAYOUT}")
-    speakers = sorted(path for path in home.iterdir() if path.is_dir())
+    speakers = data.folders_in(home)
     found = {path.name: utterances(path, microphone) for path in speakers}
     # such as p280 and p315, which have no second microphone
     return {name: paths for name, paths in found.items() if paths}
 
 
-def utterances(speaker, microphone):
+def utterances(speaker: Path, microphone: str) -> list[Path]:
     """A speaker's recordings, sorted; all of them where microphones have no names."""
-    paths = sorted(p for p in speaker.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = data.clips_in(speaker)
     named = [path for path in paths if path.stem.endswith(("_mic1", "_mic2"))]
     return [p for p in paths if p not in named or p.stem.endswith(microphone)]
