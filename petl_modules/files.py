@@ -1,12 +1,14 @@
 """Files that are whole or not there, and what tells their versions apart."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 from uuid import uuid4
 
 import torch
@@ -82,6 +84,35 @@ def make_folder(path: str | Path) -> Path:
             f"The folder {path} cannot be made: {error.strerror}."
         ) from None
     return Path(path)
+
+
+@contextmanager
+def lock(
+    path: str | Path, busy: Callable[[], object] = lambda: None
+) -> Iterator[TextIO]:
+    """Let one process at a time run the block, and the next when it ends, however it
+    ends.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file of no content that the processes share.
+    busy : callable
+        Called where another process holds the lock, before it is waited for; may
+        raise instead.
+
+    Yields
+    ------
+    file
+        The open file: a process that inherits it holds the lock too.
+    """
+    with open(path, "w", encoding="utf-8") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy()
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield held
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,7 +12,8 @@ from transformers import (
     WhisperModel,
 )
 
-from petl_modules.embedded import MODEL_FOLDER, pretrain, probe
+from petl_modules.embedded import MODEL_FOLDER, clips, pretrain, probe
+from petl_modules.embedded.textures import TEXTURES
 from petl_modules.errors import UserError
 
 
@@ -62,7 +63,7 @@ def command(teacher, tmp_path, monkeypatch):
     speech.mkdir()
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
     soundfile.write(speech / "a.flac", noise, 8000)
-    monkeypatch.setattr(pretrain, "SHARD", 8)
+    monkeypatch.setattr(clips, "SHARD", 8)
     settings = (
         f"--teacher={teacher} --speech {speech} --speech_share=0.5 --clips=16 "
         "--teacher_layers 1 2 --hidden_size=16 --layers=2 --heads=2 --mel_bins=32 "
@@ -81,20 +82,20 @@ def test_pretraining_runs_and_resumes(command, tmp_path, monkeypatch):
     assert preprocessor.std > 0 and preprocessor.max_length == 128
 
     broken = tmp_path / "broken"
-    save, saved = pretrain.replace, []
+    save, saved = torch.save, []
 
-    def dies(path, content):
-        saved.append(path.name)
+    def dies(content, path):
+        saved.append("checkpoint" if "epoch" in content else "shard")
         if len(saved) in (2, 4):  # at the second shard, then in the second epoch
             raise KeyboardInterrupt
-        save(path, content)
+        save(content, path)
 
-    monkeypatch.setattr(pretrain, "replace", dies)
+    monkeypatch.setattr(torch, "save", dies)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             pretrain.main([*command, str(broken)])
     pretrain.main([*command, str(broken)])
-    assert saved.count("checkpoint.pt") == 3  # one of them died
+    assert saved.count("checkpoint") == 3  # one of them died
     whole, resumed = weights(tmp_path / "whole"), weights(broken)
     for name, tensor in whole.items():
         assert torch.equal(tensor, resumed[name]), name
@@ -107,8 +108,39 @@ def test_refusals(command, tmp_path):
         )
     with pytest.raises(UserError, match="layers 1 to 2"):
         pretrain.main([*command, str(tmp_path / "new"), "--teacher_layers", "3"])
-    with pytest.raises(UserError, match="multiples of 32"):
-        pretrain.main([*command, str(tmp_path / "new"), "--mel_bins=40"])
+    for argument, words in (
+        ("--mel_bins=40", "multiples of 32"),
+        ("--heads=5", "--hidden_size=.* must be a multiple of --heads=5"),
+        ("--epochs=0", "0 is no whole number above 0"),
+        ("--lr=nan", "nan is no number above 0"),
+        ("--speech_share=1.5", "1.5 is no number from 0 to 1"),
+        ("--seed=-1", "must be 0 or more"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pretrain.main([*command, str(tmp_path / "new"), argument])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (None, "has no table in meta/"),
+        ("filename,fold\na.wav,1", "lacks the columns category"),
+        ("filename,fold,category\n../a.wav,1,dog", "outside its folder"),
+        ("filename,fold,category\nb.wav,1,dog", "b.wav"),
+        ("filename,fold,category\na.wav,x,dog", "line 2 has the fold x"),
+        ("filename,fold,category\na.wav,1,dog", "two folds and two categories"),
+    ],
+)
+def test_a_probe_refuses_a_bad_data_set(tmp_path, rows, words):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        probe.main([f"--data_folder={tmp_path}/nowhere"])
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "a.wav", np.ones(1600) * 0.1, 16000)
+    (tmp_path / "meta").mkdir()
+    if rows is not None:
+        (tmp_path / "meta" / "clips.csv").write_text(rows)
+    with pytest.raises(UserError, match=words):
+        probe.main([f"--data_folder={tmp_path}"])
 
 
 def test_voices_are_speech_at_other_speeds(tmp_path):
@@ -119,7 +151,7 @@ def test_voices_are_speech_at_other_speeds(tmp_path):
     rng = np.random.default_rng(0)
     pitches = []
     for _ in range(30):
-        sound = pretrain.voice([tmp_path / "a.wav"], rng, 40000, 16000)
+        sound = clips.voice([tmp_path / "a.wav"], rng, 40000, 16000)
         assert 0.09 * 16000 < len(sound) < 1.52 * 16000
         spectrum = np.abs(np.fft.rfft(sound))
         pitches.append(spectrum.argmax() * 16000 / len(sound))
@@ -134,12 +166,12 @@ def test_scene_of_voices(tmp_path):
         ["--teacher=x", "--output=x", "--speech_share=0", "--voice_share=1"]
     )
     rng = np.random.default_rng(0)
-    clips = [
-        pretrain.make_clip(options, rng, 16000, [tmp_path / "a.wav"]) for _ in range(20)
+    made = [
+        clips.make_clip(options, rng, 16000, [tmp_path / "a.wav"]) for _ in range(20)
     ]
-    names = {name for _, sources in clips for name in sources}
-    assert "voice" in names and names <= {*pretrain.TEXTURES, "voice"}
-    assert all(np.isfinite(clip).all() and clip.any() for clip, _ in clips)
+    names = {name for _, sources in made for name in sources}
+    assert "voice" in names and names <= {*TEXTURES, "voice"}
+    assert all(np.isfinite(clip).all() and clip.any() for clip, _ in made)
 
 
 def test_probe_tells_classes_apart():

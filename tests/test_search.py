@@ -100,3 +100,15 @@ def test_a_run_that_does_not_see_the_test_set(class_folders, checkpoints, tmp_pa
     rows = (path.parent / "predictions.csv").read_text().splitlines()[1:]
     valid = json.loads((path.parent / "data" / "valid.json").read_text())
     assert {row.split(",")[0] for row in rows} == set(valid)
+
+
+def test_the_width_that_is_given_is_not_searched(runs, tmp_path):
+    search("ESC50", {**SETTINGS, "reduction_rate": 16.0}, 3, tmp_path)
+    assert {config["rank"] for config in runs} == {None}
+    assert {config["reduction_rate"] for config in runs} == {16.0}
+
+
+def test_no_search_looks_at_the_test_set(runs, tmp_path):
+    with pytest.raises(UserError, match="validation set alone"):
+        search("ESC50", {**SETTINGS, "test": True}, 3, tmp_path)
+    assert not runs

@@ -1,5 +1,8 @@
 """The formula-made sounds: seeded, audible, and written completely or not at all."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -90,6 +93,22 @@ def test_half_written_folder_is_completed(tmp_path, monkeypatch):
     assert names == [file.relative_to(broken) for file in sorted(broken.rglob("*.wav"))]
     for name in names:
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
+
+
+def test_processes_that_ask_for_one_folder_write_it_one_after_another(tmp_path):
+    """As the jobs of a benchmark do: none sees clips of another that are half there."""
+    program = (
+        "import sys; from petl_modules.embedded.synthetic import write_sound_folder\n"
+        "folder = write_sound_folder(sys.argv[1], int(sys.argv[2]), 2)\n"
+        "print(sum(1 for _ in folder.rglob('*.wav')))"
+    )
+    start = [sys.executable, "-c", program, str(tmp_path)]
+    running = [
+        subprocess.Popen([*start, seed], stdout=subprocess.PIPE, text=True)
+        for seed in ("0", "0", "1")
+    ]
+    counts = [process.communicate()[0].strip() for process in running]
+    assert counts == [str(2 * len(KINDS))] * 3
 
 
 def test_other_settings_write_other_clips(tmp_path):

@@ -1,6 +1,5 @@
 """One run of a recipe as a command line, in a process of its own."""
 
-import fcntl
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from petl_modules.errors import Damaged
-from petl_modules.files import write_json
+from petl_modules.files import lock, write_json
 from petl_modules.train.config import load_config, parse
 from petl_modules.train.experiment import (
     RESULTS,
@@ -137,11 +136,14 @@ def run_job(command, folder, environment=None, shielded=False):
         Why it failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+
+    def busy():
+        logger.info("Waiting for another process that runs %s", folder)
+
     with (
-        open(folder / LOCK, "w") as lock,
+        lock(folder / LOCK, busy) as held,
         open(folder / LOG, "a+", encoding="utf-8", errors="replace") as log,
     ):
-        wait_for(lock, folder)
         if done(folder):
             return None
         (folder / FAILURE).unlink(missing_ok=True)
@@ -153,7 +155,7 @@ def run_job(command, folder, environment=None, shielded=False):
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
-            pass_fds=[lock.fileno()],  # held as long as either of us lives
+            pass_fds=[held.fileno()],  # held as long as either of us lives
             preexec_fn=ignore_warnings if shielded else None,
             check=False,
         )
@@ -191,15 +193,6 @@ def ignore_warnings():
     """Ignore what SLURM sends ahead of a job's end."""
     for warning in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(warning, signal.SIG_IGN)
-
-
-def wait_for(lock, folder):
-    """Hold the lock of a job."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info("Waiting for another process that runs %s", folder)
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def done(folder):

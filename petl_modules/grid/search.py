@@ -6,7 +6,6 @@ recipe may be given, and holds for all trials. The same command goes on with a s
 that was interrupted.
 """
 
-import fcntl
 import sys
 from pathlib import Path
 
@@ -17,17 +16,21 @@ from optuna.trial import TrialState
 
 from petl_modules.console import Parser, above_zero
 from petl_modules.errors import UserError
-from petl_modules.grid.jobs import Job, as_text, run_job
+from petl_modules.files import lock
+from petl_modules.grid.jobs import LOCK, Job, as_text, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
 from petl_modules.train.config import parse
 from petl_modules.train.experiment import HARMLESS
 
 RANGE = 10  # times smaller and larger than the method's own learning rate
+WIDTHS = {"rank", "reduction_rate"}
 OVER = (TrialState.COMPLETE, TrialState.FAIL)
 
 
-def search(recipe, settings, trials, folder=None):
+def search(
+    recipe: str, settings: dict, trials: int, folder: str | Path | None = None
+) -> dict:
     """Search, or go on with it.
 
     Arguments
@@ -52,6 +55,8 @@ def search(recipe, settings, trials, folder=None):
     UserError
         If the method's own settings fail, or the folder holds another search.
     """
+    if settings.get("test"):
+        raise UserError("A search looks at the validation set alone: leave out --test.")
     settings = {**settings, "test": False}
     job = Job(recipe, tuple(settings.items()))
     if job.config["folds"] and job.config["fold"] is None:
@@ -61,11 +66,11 @@ def search(recipe, settings, trials, folder=None):
     name = f"{config['recipe']}/{config['method']}"
     folder = Path(folder or Path("results/search") / name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"Another search runs in {folder}.") from None
+
+    def busy():
+        raise UserError(f"Another search runs in {folder}.")
+
+    with lock(folder / LOCK, busy):
         study = take_up(folder, config)
         space = space_of(config)
         while sum(trial.state in OVER for trial in study.trials) < trials:
@@ -136,12 +141,14 @@ def space_of(config):
     """What is searched: the learning rate about the method's own, and its sizes."""
     lr = config["lr"]
     sizes = method_entry(config["method"]).get("search", {})
+    # both say how wide a module is: what is given leaves no room for the other
+    fixed = config.given | (WIDTHS if WIDTHS & config.given else set())
     return {
         "lr": optuna.distributions.FloatDistribution(lr / RANGE, lr * RANGE, log=True),
         **{
             key: optuna.distributions.CategoricalDistribution(choices)
             for key, choices in sizes.items()
-            if key not in config.given
+            if key not in fixed
         },
     }
 
