@@ -37,6 +37,8 @@ PURPOSES = {
     },
     "use what was trained": {
         "predict": Command("petl_modules.use.predict", "labels or text of recordings"),
+        "evaluate": Command("petl_modules.use.evaluate", "metrics on labelled clips"),
+        "embed": Command("petl_modules.use.embeddings", "vectors, and their picture"),
         "synthesize": Command("petl_modules.tts.synthesize", "speech from text"),
         "demo": Command("petl_modules.use.demo", "a page in the browser"),
         "merge": Command("petl_modules.use.merge", "fold an adapter into its backbone"),

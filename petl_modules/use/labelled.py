@@ -1,0 +1,133 @@
+"""Recordings with what is known of them, for an adapter to be judged on."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from speechbrain.dataio.dataset import DynamicItemDataset
+from torch.utils.data import DataLoader
+
+from petl_modules.data import SPLITS, files_below, is_audio, read_table
+from petl_modules.data.batch import Batch
+from petl_modules.data.datasets import make_dataset
+from petl_modules.data.manifests import escaped
+from petl_modules.data.units import characters
+from petl_modules.errors import UserError, one_of
+from petl_modules.files import write_json
+
+Entries = dict[str, dict[str, Any]]
+
+
+def entries_of(run: str | Path, data: str | Path | None, split: str) -> Entries:
+    """What there is to judge by: `{id: {wav, label or text, ...}}`.
+
+    Arguments
+    ---------
+    run : str or Path
+        The folder of a run, whose own manifests are taken where no data is given.
+    data : str or Path or None
+        A folder with one folder of recordings per class; a manifest in JSON; or a csv
+        table with the columns wav and label, or wav and text, whose paths may be
+        relative to it.
+    split : str
+        Of the run's manifests: train, valid or test.
+
+    Raises
+    ------
+    UserError
+        For data that is not there, or not in one of these forms.
+    """
+    if data is None:
+        manifest = Path(run) / "data" / f"{one_of('split', split, SPLITS)}.json"
+        if not manifest.is_file():
+            raise UserError(
+                f"{run} keeps no manifest of its {split} clips: name a folder, a "
+                "manifest or a csv table with recordings to judge by."
+            )
+        return read_manifest(manifest)
+    path = Path(data)
+    if path.is_dir():
+        found = class_folders(path)
+    elif path.suffix.lower() == ".json":
+        found = read_manifest(path)
+    else:
+        found = read_csv(path)
+    if not found:
+        raise UserError(f"{path} holds no recordings.")
+    return found
+
+
+def dataset_of(entries: Entries, sample_rate: int, max_duration: float | None):
+    """A SpeechBrain data set of entries, with id, wav and sig."""
+    with TemporaryDirectory() as folder:
+        manifest = Path(folder) / "manifest.json"
+        write_json(manifest, {key: escaped(entry) for key, entry in entries.items()})
+        return make_dataset(manifest, sample_rate, max_duration, cache_mib=0)
+
+
+def batches_of(dataset: DynamicItemDataset, batch_size: int) -> Iterable[Batch]:
+    """The data set in batches, in its order."""
+    return DataLoader(dataset, batch_size, collate_fn=Batch)
+
+
+# Helpers
+
+
+def class_folders(folder: Path) -> Entries:
+    """Recordings whose class is the folder that they are in."""
+    found = {}
+    for path in files_below(folder):
+        name = path.relative_to(folder)
+        if is_audio(path) and len(name.parts) > 1:
+            found[name.as_posix()] = {"wav": str(path), "label": name.parts[0]}
+    if not found:
+        raise UserError(
+            f"{folder} has no folders of recordings: it must hold one for each class."
+        )
+    return found
+
+
+def read_manifest(path: Path) -> Entries:
+    """The entries of a manifest as runs write them."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        entries = {key: dict(entry) for key, entry in found.items()}
+    except OSError:
+        raise UserError(f"There is no manifest {path}.") from None
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{path} is no manifest: {{id: {{wav, label}}, ...}}."
+        ) from None
+    for key, entry in entries.items():
+        if not isinstance(entry.get("wav"), str):
+            raise UserError(f"{path}: the entry {key} names no wav.")
+    return {key: plain(path.parent, entry) for key, entry in entries.items()}
+
+
+def read_csv(path: Path) -> Entries:
+    """The entries of a table of recordings."""
+    entries = {}
+    for place, row in read_table(path, ("wav",)):
+        if not {"label", "text"} & row.keys():
+            raise UserError(f"{path} needs a column label or text beside wav.")
+        if row["wav"] in entries:
+            raise UserError(f"{place} repeats {row['wav']}.")
+        entries[row["wav"]] = plain(path.parent, row)
+    return entries
+
+
+def plain(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with its path from here, without SpeechBrain's doubled braces, and with
+    the units of its text if they are not said."""
+    texts = {
+        key: value.replace("{{", "{").replace("}}", "}")
+        for key, value in entry.items()
+        if isinstance(value, str)
+    }
+    entry = {**entry, **texts, "wav": str(folder / texts["wav"])}
+    if "text" in entry and "units" not in entry:
+        _, units_of = characters([entry["text"]], None)
+        entry["units"] = " ".join(units_of(entry["text"]))
+    return entry
