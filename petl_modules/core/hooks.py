@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary, finalize
+from weakref import WeakKeyDictionary, finalize, ref
 
 from torch import Tensor
 
@@ -34,6 +34,7 @@ class Hooks:
         self.time_first = time_first
         self.mask: Tensor | None = None
         self.turn: Owner | None = None
+        self._owner: ref | None = None
         self._handles: list[tuple[Owner | None, Any]] = []
         self._owners: WeakKeyDictionary[Any, Owner] = WeakKeyDictionary()
         self._functions: list[tuple[Owner | None, list, Callable]] = []
@@ -44,10 +45,16 @@ class Hooks:
             self._owners[owner] = token = Owner()
             finalize(owner, self._take_out, token).atexit = False
         self.turn = None if owner is None else self._owners[owner]
+        self._owner = None if owner is None else ref(owner)
 
-    def forget(self, owner: object) -> None:
+    @property
+    def owner(self) -> object | None:
+        """Whose turn it is; None for nobody's, or if the owner is gone."""
+        return None if self._owner is None else self._owner()
+
+    def forget(self, owner: object | None) -> None:
         """Take out all that was hooked in for an owner."""
-        token = self._owners.pop(owner, None)
+        token = None if owner is None else self._owners.pop(owner, None)
         if token is not None:
             self._take_out(token)
 

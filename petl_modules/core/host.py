@@ -57,7 +57,7 @@ class Host(Protocol):
         """Let the functions that were hooked in for `owner` act, and no others."""
         ...
 
-    def forget(self, owner: object) -> None:
+    def forget(self, owner: object | None) -> None:
         """Take out all that was hooked in for an owner."""
         ...
 
@@ -89,7 +89,7 @@ class HostModule(nn.Module):
         for points in self.parts.values():
             points.hooks.serve(owner)
 
-    def forget(self, owner: object) -> None:
+    def forget(self, owner: object | None) -> None:
         """Take out all that was hooked in for an owner."""
         for points in self.parts.values():
             points.hooks.forget(owner)

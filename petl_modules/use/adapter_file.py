@@ -242,14 +242,14 @@ def reverting(backbone: Backbone, only_refused: bool = False) -> Iterator[None]:
         Whether it is changed back only when an error is raised.
     """
     before = {p: (p.data, p.requires_grad) for p in backbone.parameters()}
-    owner, done = backbone.points.owner, False
+    owner, done = backbone.points.hooks.owner, False
     try:
         yield
         done = only_refused
     finally:
         if not done:
-            if backbone.points.owner is not owner:
-                backbone.forget(backbone.points.owner)
+            if backbone.points.hooks.owner is not owner:
+                backbone.forget(backbone.points.hooks.owner)
             backbone.serve(owner)
             for parameter, (data, trains) in before.items():
                 parameter.data = data
