@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from petl_modules.data.datasets import batching
+from petl_modules.data.loading import Loading
 
 SECONDS = [1.0, 1.1, 5.0, 5.2, 30.0, 1.2, 4.9, 9.0, 1.3, 2.0]
 
@@ -21,10 +22,10 @@ SECONDS = [1.0, 1.1, 5.0, 5.2, 30.0, 1.2, 4.9, 9.0, 1.3, 2.0]
 def batches_of(epochs=(1,), cuts=False, shuffle=True, **settings):
     """The batches of these epochs, as lists of lengths."""
     entries = {str(i): {"duration": s} for i, s in enumerate(SECONDS)}
-    built = {"batch_size": 4, "max_batch_seconds": 12.0, "max_duration": 20.0}
-    built |= {"num_workers": 0, "seed": 0, **settings}
-    task = SimpleNamespace(cuts=cuts)
-    loader = batching(built, DynamicItemDataset(entries), task, shuffle)
+    given = {"batch_size": 4, "max_batch_seconds": 12.0, "max_duration": 20.0}
+    loading = Loading.of({**given, **settings})
+    seed, task = settings.get("seed", 0), SimpleNamespace(cuts=cuts)
+    loader = batching(loading, DynamicItemDataset(entries), task, seed, shuffle)
     found = []
     for epoch in epochs:
         loader["batch_sampler"].set_epoch(epoch)

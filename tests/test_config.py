@@ -1,39 +1,19 @@
 """A recipe's yaml over petl.yaml: keys, types, knobs, and saved configs."""
 
+import contextlib
+
 import pytest
 from conftest import ROOT
 
 from petl_modules.errors import UserError
+from petl_modules.grid.jobs import as_text
 from petl_modules.methods import method_table
-from petl_modules.train.config import (
-    INTERNAL,
-    NULLABLE,
-    SHARED,
-    load_config,
-    read,
-    tagged,
-)
+from petl_modules.train.config import SHARED, load_config, recipe_config
 
 ESC50 = ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml"
 AUDIOFOLDER = ROOT / "recipes" / "AudioFolder" / "hparams" / "adapter.yaml"
-KEYS = [k for k, v in read(SHARED).items() if not tagged(v) and k not in INTERNAL]
-VALUES = {bool: True, int: 3, float: 0.5}  # a bool is an int
-# A method that has a use for the key, where the default one has none
-METHOD_OF = {
-    "targets": "lora",
-    "alpha": "lora",
-    "prompt_length": "prompt",
-    "deep": "prompt",
-    "prompt_dropout": "prompt",
-    "projection": "prefix",
-    "start": "prompt",
-    "kernel_size": "conformer",
-    "num_adapters": "soft_moa",
-    "num_slots": "soft_moa",
-    "normalize": "soft_moa",
-    "freeze_feature_encoder": "full",
-    "expert": "dense_moa",
-}
+RECIPES = sorted((ROOT / "recipes").glob("**/hparams/adapter.yaml"))
+KNOBS = recipe_config(ESC50).knobs
 
 
 @pytest.fixture
@@ -60,9 +40,9 @@ def refused(path, *arguments):
 def test_a_recipe_is_laid_over_what_all_share(recipe):
     config = load_config(recipe("recipe: Own\nbatch_size: 5\nown_key: 7\n"))
     assert (config["recipe"], config["batch_size"], config["own_key"]) == ("Own", 5, 7)
-    shared = read(SHARED)
+    shared = recipe_config(SHARED)
     assert config["number_of_epochs"] == shared["number_of_epochs"]
-    assert set(config.tree) == {*shared, "own_key"}
+    assert set(config.tree) == {*shared.tree, "own_key"}
 
 
 def test_an_object_can_be_replaced(recipe):
@@ -72,25 +52,32 @@ def test_an_object_can_be_replaced(recipe):
     assert "AdamW" not in config.text()
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_every_shared_key_can_be_set(key):
-    default = read(SHARED)[key]
-    kind = NULLABLE.get(key) if default is None else type(default)
-    if key == "method":
-        value = "lora"
-    elif key in ("layers", "folds", "targets"):
-        value = [0]
-    elif key == "betas":
-        value = [0.5, 0.5]
-    else:
-        kind = next((k for k in VALUES if kind and issubclass(kind, k)), None)
-        value = VALUES.get(kind, "word")
-    arguments = [f"--{key}={value}"]
-    if key in METHOD_OF:
-        arguments.append(f"--method={METHOD_OF[key]}")
-    config = load_config(ESC50, arguments)
+def a_value(key):
+    """A value that a knob may have, other than its default, and its method."""
+    own = ("mhsa", True, 0.5, [0.5, 0.5], [3], 6, 0.05, "word", ["encoder"], ["k"])
+    others = ("cls", "bf16", "offline", "macro_f1", "gloo", "lora")
+    start = ("sequential", "after", "random", "relu", "convpass")
+    methods = [name for name, e in method_table().items() if key in e.knobs]
+    for value in (*own, *others, *start):
+        with contextlib.suppress(UserError):
+            return KNOBS[key].check(value), (methods or ["lora"])[0]
+    raise AssertionError(f"{key} takes none of the values")
+
+
+@pytest.mark.parametrize("key", [k for k in KNOBS if k != "method"])
+def test_every_knob_can_be_set(key):
+    value, method = a_value(key)
+    config = load_config(ESC50, [f"--{key}={as_text(value)}", f"--method={method}"])
     assert config[key] == value
     assert config.given >= {key}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parts[-3])
+def test_every_knob_is_explained(path):
+    for knob in recipe_config(path).knobs.values():
+        if knob.section != "Recipe":
+            assert knob.help[:1].isupper() and knob.help.endswith("."), knob.name
+            assert knob.described != "a yaml value", knob.name
 
 
 # Saved configs
@@ -140,6 +127,11 @@ def test_a_saved_config_takes_changes_but_no_other_method(recipe):
         ("--skip_broken=False", "skip_broken", False),
         ("--few_shot=null", "few_shot", None),
         ("--data_folder=a=b", "data_folder", "a=b"),
+        ("--data_folder=2024", "data_folder", "2024"),
+        ("--data_folder=take #1", "data_folder", "take #1"),
+        ("--source=[x]/y: {z}", "source", "[x]/y: {z}"),
+        ("--layers=-1", "layers", [-1]),
+        ("--folds=1,2", "folds", [1, 2]),
     ],
 )
 def test_values_are_yaml_in_the_type_of_the_key(argument, key, value):
@@ -157,7 +149,7 @@ def test_a_value_may_follow_its_key():
     [
         ("--rnak=3", "no option --rnak. Did you mean --rank?"),
         ("--number_of_epoch=3", "Did you mean --number_of_epochs?"),
-        ("--zzzzzz=3", "no option --zzzzzz. See the keys in"),
+        ("--zzzzzz=3", "no option --zzzzzz. --help lists all"),
         ("--model=x", "no option --model"),
         ("--opt_class=x", "no option --opt_class"),
         ("--run_folder=x", "no option --run_folder"),
@@ -166,10 +158,10 @@ def test_a_value_may_follow_its_key():
         ("--lr=fast", "--lr=fast must be a number"),
         ("--lr=True", "must be a number"),
         ("--skip_broken=1", "must be True or False"),
-        ("--output_folder=7", "must be a name"),
+        ("--wandb=7", "online or offline"),
         ("--rank=[3]", "must be a whole number"),
-        ("--lr=0", "lr=0.0 must be above 0"),
-        ("--batch_size=-1", "batch_size=-1 must be above 0"),
+        ("--lr=0", "lr=0 must be a number, above 0"),
+        ("--batch_size=-1", "batch_size=-1 must be a whole number, 1 or more"),
         ("--layers=[0", "no yaml value"),
         ("seed=3", "seed=3 is not understood"),
         ("--method=loar", "no method loar"),
@@ -238,7 +230,7 @@ def test_rank_and_reduction_rate_take_each_others_place(recipe):
 @pytest.mark.parametrize("method", method_table())
 def test_every_method_has_its_own_learning_rate(recipe, method):
     config = load_config(recipe("recipe: Own\n"), [f"--method={method}"])
-    assert config["lr"] == method_table()[method]["lr"]
+    assert config["lr"] == method_table()[method].lr
     config = load_config(recipe("lr: 0.5\n"), [f"--method={method}"])
     assert config["lr"] == 0.5
 
@@ -261,5 +253,5 @@ def test_steps_are_gentle_after_a_head_start(recipe):
     entry = method_table()["bottleneck"]
     fresh = load_config(path, ["--method=bottleneck"])
     started = load_config(path, ["--method=bottleneck", "--head_start_epochs=5"])
-    assert (fresh["lr"], started["lr"]) == (entry["lr"], entry["lr_after_head_start"])
+    assert (fresh["lr"], started["lr"]) == (entry.lr, entry.lr_after_head_start)
     assert started["lr"] < fresh["lr"]

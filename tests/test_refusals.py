@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from conftest import ROOT, run, tone
 
-from petl_modules.train.experiment import run_recipe
+from petl_modules.train import run_recipe
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_through_a_real_command_line(tmp_path):
         (["--method=lora", "--site=ffn"], "no use for --site"),
         (["--method=linear", "--rank=3"], "no use for --rank"),
         (["--lr=fast"], "--lr=fast must be a number"),
-        (["--batch_size=0"], "batch_size=0 must be above 0"),
+        (["--batch_size=0"], "batch_size=0 must be a whole number, 1 or more"),
         (["--number_of_epochs=two"], "must be a whole number"),
         (["--methods={}"], "no option --methods"),
         (["--petl={rnak: 3}"], "no option --petl"),
@@ -74,8 +74,8 @@ def test_what_another_task_trains_with(knob):
 
 
 def test_weights_and_biases_needs_its_package(refused, monkeypatch):
-    assert "choose online or offline" in refused("ESC50", "--wandb=True")
-    monkeypatch.setattr("petl_modules.train.experiment.find_spec", lambda name: None)
+    assert "must be online or offline" in refused("ESC50", "--wandb=True")
+    monkeypatch.setattr("petl_modules.train.refusals.find_spec", lambda name: None)
     assert "pip install wandb" in refused("ESC50", "--wandb=offline")
 
 
@@ -86,14 +86,14 @@ def test_wrong_settings_of_good_data(refused, esc50_folder, tmp_path):
         (["--few_shot=1000"], "few_shot=1000"),
         (["--num_classes=5"], "the data has 2 classes"),
         (["--layers=[7]"], "layers=[7]"),
-        (["--site=attention"], "choose mhsa"),
+        (["--site=attention"], "must be mhsa"),
         (["--position=before"], "placement=sequential"),
         (["--pooling=prompts"], "pooling=prompts"),
         (["--pooling=max"], "pooling=max"),
-        (["--speeds=[3]"], "list of numbers from 0.5 to 2.0"),
+        (["--speeds=[3]"], "a list of numbers from 0.5 to 2"),
         (["--source=nobody/nothing"], "No checkpoint"),
         ([f"--source={tmp_path}"], "config.json"),
-        (["--method=lora", "--targets=[query]"], "matches no projection"),
+        (["--method=lora", "--targets=[query]"], "must be a list of q, k"),
         (["--method=prefix", "--prompt_length=3"], "must be even"),
     ):
         assert words in refused("ESC50", *given, *arguments), arguments

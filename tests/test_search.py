@@ -10,7 +10,7 @@ from petl_modules.errors import UserError
 from petl_modules.grid import search as searching
 from petl_modules.grid.search import main, search
 from petl_modules.train.config import load_config
-from petl_modules.train.experiment import with_full_paths
+from petl_modules.train.refusals import with_full_paths
 
 SETTINGS = {"method": "lora", "source": "embedded"}
 

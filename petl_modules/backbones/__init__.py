@@ -1,6 +1,7 @@
 """Pretrained Transformers for sound, behind one interface."""
 
 from pathlib import Path
+from typing import Annotated
 
 from transformers import AutoFeatureExtractor
 
@@ -9,41 +10,47 @@ from petl_modules.backbones.base import Backbone
 from petl_modules.backbones.checkpoint import Checkpoint
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError
+from petl_modules.kinds import Count, Items, Range, Seconds
 
 __all__ = ["Backbone", "Tokens", "load_backbone", "save_checkpoint"]
+
+Speeds = Annotated[list[Annotated[float, Range(0.5, 2)]], Items(1)]
 
 
 def load_backbone(
     source: str | Path,
     pretrained: bool = True,
-    max_duration: float | None = None,
-    spec_freq: int = 0,
-    spec_time: int = 0,
+    max_duration: Seconds | None = None,
+    spec_freq: Count = 0,
+    spec_time: Count = 0,
     decoder: bool = False,
-    speeds: list[float] | None = None,
+    speeds: Speeds | None = None,
 ) -> Backbone:
     """A backbone from a hub or a folder in transformers' layout.
 
     Arguments
     ---------
     source : str
-        Hub id, local folder, or "embedded" for the small AST of this package. The
-        family is read from the checkpoint's own config. A synthesiser is the folder
-        that its base training left.
+        The pretrained backbone: a hub id, a local folder, or embedded for the small AST
+        of this package. The family is read from the checkpoint's own config. A
+        synthesiser is the folder that its base training left.
     pretrained : bool
-        False builds random weights from the config alone; `source` may then also
-        be a family: ast, wav2vec2, hubert, wavlm, whisper or fastspeech2.
+        Whether its weights are loaded; otherwise they are random, built from the config
+        alone, and source may be a family: ast, wav2vec2, hubert, wavlm, whisper or
+        fastspeech2.
     max_duration : float or None
-        Seconds of the longest clip, to be kept for whoever cuts clips; stretches
-        AST's position table if need be.
-    spec_freq, spec_time : int
-        SpecAugment's widest masks in mel bins and frames of 10 ms, 0 for none.
-        Backbones that read the waveform have no spectrogram to mask.
+        Seconds after which clips are cut, or left out where their text is that of the
+        whole clip; AST's position table is stretched to it if need be.
+    spec_freq : int
+        SpecAugment's widest mask in mel bins, 0 for none. Backbones that read the
+        waveform have no spectrogram to mask.
+    spec_time : int
+        SpecAugment's widest mask in frames of 10 ms, 0 for none.
     decoder : bool
-        Load Whisper's decoder too: a backbone that writes text.
+        Whether Whisper's decoder is loaded too: a backbone that writes text.
     speeds : list of float or None
-        Speeds at which training hears clips, 1.0 as they are: each batch at one of
-        them (T. Ko et al., Interspeech 2015).
+        Speeds at which training hears clips, such as [0.9, 1.0, 1.1]: each batch at
+        one of them (T. Ko et al., Interspeech 2015); null for clips as they are.
 
     Returns
     -------

@@ -50,7 +50,8 @@ class AdaptedModel(nn.Module):
     method : Method or list of Method
         From `petl_modules.methods.make_method`; a list is applied in its order.
     besides : list of str
-        Modules of the backbone that train too, of its `side_modules`; in eval mode.
+        Modules of the backbone that train beside the method, of its `side_modules`;
+        they stay in eval mode.
 
     Raises
     ------
@@ -68,7 +69,7 @@ class AdaptedModel(nn.Module):
     248976
     """
 
-    def __init__(self, backbone, method, besides=()):
+    def __init__(self, backbone, method, besides: list[str] | tuple = ()):
         super().__init__()
         self.backbone = backbone
         self.points = backbone.points

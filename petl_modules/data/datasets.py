@@ -8,30 +8,44 @@ import torch
 from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
 from torch.utils.data import BatchSampler
 
-from petl_modules.data.augmentation import OFF
 from petl_modules.data.batch import Batch
 from petl_modules.data.feature_cache import cached_features, mib_of_features
+from petl_modules.data.loading import Loading
 from petl_modules.data.reading import read_clip
 from petl_modules.errors import UserError
-from petl_modules.tasks.heads import Head
 
 logger = logging.getLogger(__name__)
 
 BUCKETS = 20  # of like lengths; more of them leave less padding and fewer full batches
 
 
-def make_datasets(built, prepared, task, device):
+def make_datasets(
+    prepared,
+    task,
+    model,
+    head,
+    loading: Loading,
+    device,
+    feature_folder: Path | None = None,
+    progress: bool = True,
+) -> dict:
     """The data sets of a run, by split.
 
     Arguments
     ---------
-    built : dict
-        A built config.
     prepared : petl_modules.data.Prepared
     task : object
         Of `petl_modules.tasks`.
+    model : AdaptedModel
+    head : torch.nn.Module
+        Whose features may be kept if it says so with a true `cacheable`.
+    loading : Loading
     device : str or torch.device
         Where features are computed.
+    feature_folder : Path or None
+        Where they are kept; None where they are to be computed anew in every epoch.
+    progress : bool
+        Whether a bar is shown while they are computed.
 
     Returns
     -------
@@ -48,17 +62,27 @@ def make_datasets(built, prepared, task, device):
     for split in ("train", "valid", "test"):
         sets[split] = make_dataset(
             getattr(prepared, split),
-            built["model"].backbone.sample_rate,
-            built["max_duration"] if task.cuts else None,
-            built["audio_cache_mib"],
+            model.backbone.sample_rate,
+            loading.max_duration if task.cuts else None,
+            loading.audio_cache_mib,
         )
         task.add_targets(sets[split])
     for split in task.fitted:
-        sets[split] = fitting(sets[split], built, task, split)
+        sets[split] = fitting(sets[split], loading, model.backbone, task, split)
     for dataset in sets.values():
         dataset.set_output_keys(["id", "wav", *task.sound, task.target])
-        if may_cache(built, dataset):
-            add_cached_features(dataset, built, task, device)
+        if feature_folder is not None and may_cache(model, head, dataset, loading):
+            known = cached_features(
+                feature_folder,
+                model.to(device),
+                head,
+                dataset,
+                loading.batch_size,
+                device,
+                progress,
+            )
+            dataset.add_dynamic_item(known.get, takes="wav", provides="features")
+            dataset.set_output_keys(["id", "features", task.target])
     return sets
 
 
@@ -101,7 +125,7 @@ def make_dataset(manifest, sample_rate, max_duration=None, cache_mib=1024):
     )
 
 
-def batching(built, dataset, task, shuffle=False):
+def batching(loading: Loading, dataset, task, seed: int, shuffle=False) -> dict:
     """Arguments of the data loader of a data set of `make_datasets`.
 
     Batches hold `batch_size` clips, or with `max_batch_seconds` clips of like lengths:
@@ -109,23 +133,23 @@ def batching(built, dataset, task, shuffle=False):
     clip that is longer is a batch of its own. Their number is the same in every epoch;
     which clips they hold and their order hang on seed and epoch.
     """
-    workers = {"num_workers": built["num_workers"], "collate_fn": Batch}
-    if built["max_batch_seconds"] is None:
+    workers = {"num_workers": loading.num_workers, "collate_fn": Batch}
+    if loading.max_batch_seconds is None:
         if not shuffle:
-            return {"batch_size": built["batch_size"], **workers}
-        order = ReproducibleRandomSampler(dataset, seed=built["seed"])
-        batches = ShuffledBatches(order, built["batch_size"], drop_last=False)
+            return {"batch_size": loading.batch_size, **workers}
+        order = ReproducibleRandomSampler(dataset, seed=seed)
+        batches = ShuffledBatches(order, loading.batch_size, drop_last=False)
         return {"batch_sampler": batches, **workers}
-    longest = (task.cuts and built["max_duration"]) or float("inf")
+    longest = (task.cuts and loading.max_duration) or float("inf")
     batches = DynamicBatchSampler(
         dataset,
-        built["max_batch_seconds"],
+        loading.max_batch_seconds,
         num_buckets=BUCKETS,
         length_func=lambda entry: min(entry["duration"], longest),
         shuffle=shuffle,
         batch_ordering="random" if shuffle else "descending",
-        max_batch_ex=built["batch_size"],
-        seed=built["seed"],
+        max_batch_ex=loading.batch_size,
+        seed=seed,
     )
     return {"batch_sampler": batches, **workers}
 
@@ -138,10 +162,10 @@ class ShuffledBatches(BatchSampler):
         self.sampler.set_epoch(epoch)
 
 
-def fitting(dataset, built, task, split):
+def fitting(dataset, loading: Loading, backbone, task, split):
     """The clips that are not too long, and long enough for their text."""
-    longest = built["max_duration"] or float("inf")
-    backbone, left_out = built["model"].backbone, []
+    longest = loading.max_duration or float("inf")
+    left_out = []
     fastest = backbone.fastest if split == "train" else 1.0
     for key, entry in dataset.data.items():
         seconds = entry["duration"] / fastest
@@ -165,27 +189,8 @@ def fitting(dataset, built, task, split):
     return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
 
 
-def may_cache(built, dataset):
+def may_cache(model, head, dataset, loading: Loading) -> bool:
     """Whether the features of a clip stay the same through training, and fit."""
-    model, head = built["model"], built["head"]
-    augmented = any(built[knob] != off for knob, off in OFF.items())
-    if not built["feature_cache"] or augmented or not model.frozen_below_head:
+    if not (model.frozen_below_head and getattr(head, "cacheable", False)):
         return False
-    if not isinstance(head, Head):  # what it reads is no features
-        return False
-    return mib_of_features(model, head, dataset) <= built["audio_cache_mib"]
-
-
-def add_cached_features(dataset, built, task, device):
-    """Let a data set give the head's features in the place of sound."""
-    known = cached_features(
-        Path(built["output_folder"]) / "feature_cache",
-        built["model"].to(device),
-        built["head"],
-        dataset,
-        built["batch_size"],
-        device,
-        progress=not built["noprogressbar"],
-    )
-    dataset.add_dynamic_item(known.get, takes="wav", provides="features")
-    dataset.set_output_keys(["id", "features", task.target])
+    return mib_of_features(model, head, dataset) <= loading.audio_cache_mib

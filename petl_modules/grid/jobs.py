@@ -14,15 +14,10 @@ from pathlib import Path
 
 from petl_modules.errors import Damaged
 from petl_modules.files import lock, write_json
-from petl_modules.train.config import load_config, parse
-from petl_modules.train.experiment import (
-    RESULTS,
-    finished,
-    read_results,
-    run_folder,
-    with_full_paths,
-)
+from petl_modules.train.config import load_config
 from petl_modules.train.recipes import HPARAMS, TRAIN, recipe_folder
+from petl_modules.train.refusals import with_full_paths
+from petl_modules.train.results import RESULTS, finished, read_results, run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -181,9 +176,7 @@ def failure(folder):
 
 def as_text(value):
     """A value as the command line takes it."""
-    if isinstance(value, str) and parse([f"--key={value}"]) == {"key": value}:
-        return value
-    return json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 # Helpers

@@ -25,7 +25,7 @@ from petl_modules.methods import method_table
 from petl_modules.tasks.classification import PREDICTIONS
 from petl_modules.tasks.metrics import lower_is_better, main_metric, scale, unit
 from petl_modules.train.config import load_config
-from petl_modules.train.experiment import HARMLESS, HPARAMS, RESULTS, read_results
+from petl_modules.train.results import HARMLESS, HPARAMS, RESULTS, read_results
 from petl_modules.use.adapter_file import TENSORS
 
 PUBLISHED = Path(__file__).parent.parent / "hparams" / "published.csv"

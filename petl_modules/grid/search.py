@@ -20,8 +20,8 @@ from petl_modules.files import lock
 from petl_modules.grid.jobs import LOCK, Job, as_text, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
-from petl_modules.train.config import parse
-from petl_modules.train.experiment import HARMLESS
+from petl_modules.train.config import split
+from petl_modules.train.results import HARMLESS
 
 RANGE = 10  # times smaller and larger than the method's own learning rate
 WIDTHS = {"rank", "reduction_rate"}
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = "Where runs and trials are kept (results/search/RECIPE/METHOD)."
     add("--output_folder", help=folder)
     options, others = parser.parse_known_args(argv)
-    settings = parse(others)
+    settings = split(others)
     best = search(options.recipe, settings, options.trials, options.output_folder)
     print("Best:", *(f"--{key}={as_text(value)}" for key, value in best.items()))
 
@@ -140,7 +140,7 @@ def take_up(folder, config):
 def space_of(config):
     """What is searched: the learning rate about the method's own, and its sizes."""
     lr = config["lr"]
-    sizes = method_entry(config["method"]).get("search", {})
+    sizes = method_entry(config["method"]).search
     # both say how wide a module is: what is given leaves no room for the other
     fixed = config.given | (WIDTHS if WIDTHS & config.given else set())
     return {

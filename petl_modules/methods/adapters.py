@@ -6,6 +6,8 @@ mask of the valid frames, so that padding never leaks through a convolution, a
 mean or a batch statistic.
 """
 
+from typing import Literal
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from petl_modules.core.masking import masked_mean
 from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import Layers, Parts, Probability, Reduction, Size
 from petl_modules.methods.base import Method, bottleneck_width
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
@@ -26,12 +29,15 @@ class Bottleneck(nn.Module):
     ---------
     hidden_size : int
         Size d of the tokens.
-    rank, reduction_rate : int, float
-        Width r, or d / r (64 by default).
+    rank : int or None
+        Width r of the bottleneck, in the place of reduction_rate.
+    reduction_rate : float or None
+        The size of the tokens over the width r of the bottleneck, 64 unless rank is
+        given.
     activation : str
-        gelu, relu or silu.
+        The function between the two projections.
     dropout : float
-        On the narrow features.
+        Dropout of the narrow features.
 
     Example
     -------
@@ -41,11 +47,11 @@ class Bottleneck(nn.Module):
 
     def __init__(
         self,
-        hidden_size,
-        rank=None,
-        reduction_rate=None,
-        activation="gelu",
-        dropout=0.0,
+        hidden_size: int,
+        rank: Size | None = None,
+        reduction_rate: Reduction | None = None,
+        activation: Literal["gelu", "relu", "silu"] = "gelu",
+        dropout: Probability = 0.0,
     ):
         super().__init__()
         width = bottleneck_width(hidden_size, rank, reduction_rate)
@@ -70,23 +76,26 @@ class Conformer(nn.Module):
     ---------
     hidden_size : int
         Size d of the tokens.
-    rank, reduction_rate : int, float
-        Width r, or d / r (96 by default: r = 8 at d = 768).
+    rank : int or None
+        Width r of the bottleneck, in the place of reduction_rate.
+    reduction_rate : float or None
+        The size of the tokens over the width r of the bottleneck, 96 (r = 8 at 768)
+        unless rank is given.
     kernel_size : int
-        Of the depthwise convolution, in tokens.
+        Width of the convolution over time, in tokens.
     dropout : float
-        On the narrow features.
+        Dropout of the narrow features.
     """
 
     sees_later = True
 
     def __init__(
         self,
-        hidden_size,
-        rank=None,
-        reduction_rate=None,
-        kernel_size=31,
-        dropout=0.0,
+        hidden_size: int,
+        rank: Size | None = None,
+        reduction_rate: Reduction | None = None,
+        kernel_size: Size = 31,
+        dropout: Probability = 0.0,
     ):
         super().__init__()
         width = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=96)
@@ -112,18 +121,26 @@ class Convpass(nn.Module):
     ---------
     hidden_size : int
         Size d of the tokens.
-    rank, reduction_rate : int, float
-        Width r, or d / r (64 by default).
+    rank : int or None
+        Width r of the bottleneck, in the place of reduction_rate.
+    reduction_rate : float or None
+        The size of the tokens over the width r of the bottleneck, 64 unless rank is
+        given.
     kernel_size : int
-        Of the convolution over time, in tokens.
+        Width of the convolution over time, in tokens.
     dropout : float
-        Before the last projection.
+        Dropout before the last projection.
     """
 
     sees_later = True
 
     def __init__(
-        self, hidden_size, rank=None, reduction_rate=None, kernel_size=3, dropout=0.1
+        self,
+        hidden_size: int,
+        rank: Size | None = None,
+        reduction_rate: Reduction | None = None,
+        kernel_size: Size = 3,
+        dropout: Probability = 0.1,
     ):
         super().__init__()
         width = bottleneck_width(hidden_size, rank, reduction_rate)
@@ -150,7 +167,7 @@ class ConvAdapter(nn.Module):
 
     sees_later = True
 
-    def __init__(self, hidden_size):
+    def __init__(self, hidden_size: int):
         super().__init__()
         if hidden_size % 16:
             raise UserError(
@@ -188,34 +205,35 @@ class SiteAdapters(Method):
     adapter : type
         The module's class, built from `hidden_size` and `knobs`.
     site : str
-        mhsa or ffn (Pfeiffer: one of them), both (Houlsby), or block.
+        Which blocks get an adapter: self-attention, feed-forward (one of them is the
+        Pfeiffer placement), both (Houlsby's), or the whole layer's output (SURE's).
     placement : str
-        parallel or sequential.
+        Whether an adapter stands beside its block or in a row with it.
     position : str
-        after or before, for sequential.
+        Whether a sequential adapter stands after its block or before it.
     residual : bool
-        Whether sequential, after keeps `F(z)`. Without it the adapted model does
-        not start as the base model.
+        Whether a sequential adapter after its block adds to that block's output.
+        Without it the adapted model does not start as the base model.
     train_norm : bool
         Whether the LayerNorm of the site trains too.
     layers : list of int or None
-        Restrict the method to these layers.
+        The layers that the method touches, such as [0, 1] or [-1]; null for all.
     parts : list of str or None
-        Restrict it to the encoder or the decoder.
+        The parts that it touches, encoder or decoder; null for all that there are.
     **knobs
         For the module.
     """
 
     def __init__(
         self,
-        adapter,
-        site="mhsa",
-        placement="parallel",
-        position="after",
-        residual=True,
-        train_norm=True,
-        layers=None,
-        parts=None,
+        adapter: type[nn.Module],
+        site: Literal["mhsa", "ffn", "both", "block"] = "mhsa",
+        placement: Literal["parallel", "sequential"] = "parallel",
+        position: Literal["after", "before"] = "after",
+        residual: bool = True,
+        train_norm: bool = True,
+        layers: Layers | None = None,
+        parts: Parts | None = None,
         **knobs,
     ):
         super().__init__(layers, parts)
@@ -227,6 +245,8 @@ class SiteAdapters(Method):
                 "site=block adds to the block's output: position=before and "
                 "residual=False have no meaning there."
             )
+        if hasattr(adapter, "refuse"):
+            adapter.refuse(**knobs)
         if placement == "parallel" and position == "before":
             raise UserError(
                 "position=before has no meaning with placement=parallel: set "

@@ -1,6 +1,7 @@
 """What all methods share: the contract of a method, and small helpers."""
 
 from petl_modules.errors import UserError
+from petl_modules.kinds import Layers, Parts
 
 
 class Method:
@@ -31,8 +32,9 @@ class Method:
     mergeable = False
     additive = False
     form = ()
+    module = None  # the class that it puts in, where it is always the same
 
-    def __init__(self, layers=None, parts=None):
+    def __init__(self, layers: Layers | None = None, parts: Parts | None = None):
         self.layers, self.parts = layers, parts
         self.knobs = {}
 

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from petl_modules.kinds import Layers
 from petl_modules.methods.base import Method
 
 
@@ -12,7 +13,8 @@ class FullFineTuning(Method):
     Arguments
     ---------
     layers : list of int or None
-        Train these Transformer layers alone; None for the whole backbone.
+        The Transformer layers that train, such as [20, 21]; null for the whole
+        backbone.
     freeze_feature_encoder : bool
         Whether the convolutions that read the waveform (of wav2vec 2.0, HuBERT, WavLM)
         stay as pretrained.
@@ -20,7 +22,9 @@ class FullFineTuning(Method):
 
     mergeable = True
 
-    def __init__(self, layers=None, freeze_feature_encoder=True):
+    def __init__(
+        self, layers: Layers | None = None, freeze_feature_encoder: bool = True
+    ):
         super().__init__(layers)
         self.freeze_feature_encoder = freeze_feature_encoder
 
@@ -39,6 +43,9 @@ class LinearProbe(Method):
 
     mergeable = True
 
+    def __init__(self):
+        super().__init__()
+
     def attach(self, model):
         pass
 
@@ -51,9 +58,9 @@ class BitFit(Method):
     Arguments
     ---------
     layers : list of int or None
-        Restrict the method to the Transformer layers named.
+        The layers that the method touches, such as [0, 1] or [-1]; null for all.
     parts : list of str or None
-        Restrict it to the encoder or the decoder.
+        The parts that it touches, encoder or decoder; null for all that there are.
     """
 
     mergeable = True

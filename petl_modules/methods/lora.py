@@ -1,12 +1,19 @@
 """LoRA: low-rank updates of frozen projections (Hu et al., arXiv 2106.09685)."""
 
+from typing import Annotated, Literal
+
 import torch
 from torch import nn
 
 from petl_modules.errors import UserError
+from petl_modules.kinds import Items, Layers, Parts, Probability, Range, Reduction, Size
 from petl_modules.methods.base import Method, bottleneck_width
 
 ALIASES = {"ffn": ("fc1", "fc2")}
+Alpha = Annotated[float, Range(above=0, most=65_536)]
+Own = Literal["q", "k", "v", "o", "fc1", "fc2", "ffn"]
+Cross = Literal["cross_q", "cross_k", "cross_v", "cross_o"]
+Targets = Annotated[list[Literal[Own, Cross]], Items(1)]
 
 
 class LoRA(nn.Module):
@@ -16,24 +23,27 @@ class LoRA(nn.Module):
     ---------
     hidden_size : int
         Size of the projection's input.
-    rank, reduction_rate : int, float
-        Rank r, or hidden_size / r (128 by default: r = 6 at d = 768).
+    rank : int or None
+        Rank r of the update, in the place of reduction_rate.
+    reduction_rate : float or None
+        The size of a projection's input over the rank r, 128 (r = 6 at 768) unless
+        rank is given.
     alpha : float or None
-        Scale times r; None for alpha = r.
+        The update is scaled by alpha / r; null for no scaling.
     out_features : int or None
         Size of the projection's output; None for hidden_size.
     dropout : float
-        On the input.
+        Dropout of what the update reads.
     """
 
     def __init__(
         self,
-        hidden_size,
-        rank=None,
-        reduction_rate=None,
-        alpha=None,
-        out_features=None,
-        dropout=0.0,
+        hidden_size: int,
+        rank: Size | None = None,
+        reduction_rate: Reduction | None = None,
+        alpha: Alpha | None = None,
+        out_features: int | None = None,
+        dropout: Probability = 0.0,
     ):
         super().__init__()
         rank = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=128)
@@ -57,21 +67,29 @@ class LoRAProjections(Method):
 
     Arguments
     ---------
-    targets : list of str or str
-        Any of q, k, v, o, fc1, fc2, and in a decoder cross_q, cross_k, cross_v,
-        cross_o, of its attention to the encoder; ffn stands for fc1 and fc2.
+    targets : list of str
+        The projections that get an update: q, k, v, o of self-attention, fc1 and fc2
+        (or ffn for both) of the feed-forward block, and cross_q, cross_k, cross_v,
+        cross_o of a decoder's attention to the encoder.
     layers : list of int or None
-        Restrict the method to these layers.
+        The layers that the method touches, such as [0, 1] or [-1]; null for all.
     parts : list of str or None
-        Restrict it to the encoder or the decoder.
+        The parts that it touches, encoder or decoder; null for all that there are.
     **knobs
         For `LoRA`.
     """
 
     mergeable = True
     additive = True
+    module = LoRA
 
-    def __init__(self, targets=("q", "v"), layers=None, parts=None, **knobs):
+    def __init__(
+        self,
+        targets: Targets = ("q", "v"),
+        layers: Layers | None = None,
+        parts: Parts | None = None,
+        **knobs,
+    ):
         super().__init__(layers, parts)
         names = targets.split(",") if isinstance(targets, str) else targets
         names = [name.strip() for name in names]

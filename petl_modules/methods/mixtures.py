@@ -1,16 +1,31 @@
 """Mixtures of adapters (Cappellazzo et al., arXiv 2402.00828), in their fast forms."""
 
 from math import sqrt
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_modules.errors import one_of
+from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import Probability, Range, Reduction, Size
 from petl_modules.methods.adapters import SameConv1d, quick_gelu
 from petl_modules.methods.base import bottleneck_width
 
 EXPERTS = ("bottleneck", "convpass")
+Expert = Literal["bottleneck", "convpass"]
+Experts = Annotated[int, Range(1, 1024)]
+KERNEL, DROPOUT = 3, 0.1  # of convpass experts
+
+
+def refuse_unread(expert: str = "bottleneck", **knobs) -> None:
+    """Raise a UserError for a knob of convpass experts where there are none."""
+    for name in ("kernel_size", "dropout"):
+        if expert != "convpass" and knobs.get(name) is not None:
+            raise UserError(
+                f"{name} is read by experts of the kind convpass alone: set "
+                "expert=convpass too."
+            )
 
 
 class DenseMoA(nn.Module):
@@ -26,30 +41,33 @@ class DenseMoA(nn.Module):
     hidden_size : int
         Size d of the tokens.
     num_adapters : int
-        Number N of experts.
-    rank, reduction_rate : int, float
-        Width r of an expert, or d / r (128 by default).
+        The number N of experts.
+    rank : int or None
+        Width r of an expert, in the place of reduction_rate.
+    reduction_rate : float or None
+        The size of the tokens over the width r of an expert, 128 unless rank is given.
     expert : str
-        bottleneck or convpass.
-    kernel_size : int
-        Of convpass, in tokens.
-    dropout : float
-        On the narrow features of convpass experts.
+        What the experts are.
+    kernel_size : int or None
+        Width of a convpass expert's convolution over time, in tokens, 3 by default.
+    dropout : float or None
+        Dropout of the narrow features of convpass experts, 0.1 by default.
     """
 
     no_decay = ("up_bias",)
 
     def __init__(
         self,
-        hidden_size,
-        num_adapters=7,
-        rank=None,
-        reduction_rate=None,
-        expert="bottleneck",
-        kernel_size=3,
-        dropout=0.1,
+        hidden_size: int,
+        num_adapters: Experts = 7,
+        rank: Size | None = None,
+        reduction_rate: Reduction | None = None,
+        expert: Expert = "bottleneck",
+        kernel_size: Size | None = None,
+        dropout: Probability | None = None,
     ):
         super().__init__()
+        refuse_unread(expert, kernel_size=kernel_size, dropout=dropout)
         one_of("expert", expert, EXPERTS)
         self.num_adapters = num_adapters
         self.width = bottleneck_width(
@@ -62,8 +80,11 @@ class DenseMoA(nn.Module):
         self.expert = expert
         self.sees_later = expert == "convpass"
         if expert == "convpass":
-            self.conv = SameConv1d(narrow, narrow, kernel_size, groups=num_adapters)
-            self.dropout = nn.Dropout(dropout)
+            reach = kernel_size or KERNEL
+            self.conv = SameConv1d(narrow, narrow, reach, groups=num_adapters)
+            self.dropout = nn.Dropout(DROPOUT if dropout is None else dropout)
+
+    refuse = staticmethod(refuse_unread)
 
     def forward(self, x, mask=None):
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
@@ -93,20 +114,22 @@ class SoftMoA(nn.Module):
     hidden_size : int
         Size d of the tokens.
     num_adapters : int
-        Number N of experts.
+        The number N of experts.
     num_slots : int
-        Slots p of each expert.
-    rank, reduction_rate : int, float
-        Width r of an expert, or d / r (128 by default).
+        The number p of slots that each expert has.
+    rank : int or None
+        Width r of an expert, in the place of reduction_rate.
+    reduction_rate : float or None
+        The size of the tokens over the width r of an expert, 128 unless rank is given.
     normalize : bool
-        L2-normalise tokens and slots for the logits (and for these only), with a
-        learned scale.
+        Whether tokens and slots are L2-normalised for the logits (and for these only),
+        with a learned scale.
     expert : str
-        bottleneck or convpass.
-    kernel_size : int
-        Of convpass, in slots.
-    dropout : float
-        On the narrow features of convpass experts.
+        What the experts are.
+    kernel_size : int or None
+        Width of a convpass expert's convolution, in slots, 3 by default.
+    dropout : float or None
+        Dropout of the narrow features of convpass experts, 0.1 by default.
     """
 
     no_decay = ("down_bias", "up_bias")
@@ -114,17 +137,18 @@ class SoftMoA(nn.Module):
 
     def __init__(
         self,
-        hidden_size,
-        num_adapters=7,
-        num_slots=1,
-        rank=None,
-        reduction_rate=None,
-        normalize=False,
-        expert="bottleneck",
-        kernel_size=3,
-        dropout=0.1,
+        hidden_size: int,
+        num_adapters: Experts = 7,
+        num_slots: Experts = 1,
+        rank: Size | None = None,
+        reduction_rate: Reduction | None = None,
+        normalize: bool = False,
+        expert: Expert = "bottleneck",
+        kernel_size: Size | None = None,
+        dropout: Probability | None = None,
     ):
         super().__init__()
+        refuse_unread(expert, kernel_size=kernel_size, dropout=dropout)
         one_of("expert", expert, EXPERTS)
         d, n, p = hidden_size, num_adapters, num_slots
         r = bottleneck_width(d, rank, reduction_rate, default_rate=128)
@@ -137,8 +161,10 @@ class SoftMoA(nn.Module):
         self.up_bias = nn.Parameter(torch.zeros(n, 1, d))
         self.expert = expert
         if expert == "convpass":
-            self.conv = SameConv1d(n * r, n * r, kernel_size, groups=n)
-            self.dropout = nn.Dropout(dropout)
+            self.conv = SameConv1d(n * r, n * r, kernel_size or KERNEL, groups=n)
+            self.dropout = nn.Dropout(DROPOUT if dropout is None else dropout)
+
+    refuse = staticmethod(refuse_unread)
 
     def forward(self, x, mask=None):
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""

@@ -7,14 +7,18 @@ that of visual prompt tuning and of arXiv 2312.03694.
 
 from dataclasses import replace
 from math import sqrt
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
 from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import Layers, Parts, Probability, Range, Size
 from petl_modules.methods.base import Method
 
 STARTS = ("silence", "random", "uniform")
+Start = Literal["silence", "random", "uniform"]
+Length = Annotated[int, Range(1, 10_000)]
 NOISE = 0.02  # standard deviation; no two vectors may start as the same one
 PATCH = 3 * 16 * 16  # values of an image's patch, whose fan visual prompt tuning takes
 
@@ -27,15 +31,21 @@ class Prompt(nn.Module):
     hidden_size : int
         Size of the tokens.
     prompt_length : int
-        Number of tokens.
+        The number of learned vectors: tokens of a prompt; of a prefix half of them are
+        keys and half values.
     prompt_dropout : float
-        On the tokens.
+        Dropout of the learned vectors.
     """
 
     no_decay = ("tokens",)
     sees_later = True
 
-    def __init__(self, hidden_size, prompt_length=25, prompt_dropout=0.0):
+    def __init__(
+        self,
+        hidden_size: int,
+        prompt_length: Length = 25,
+        prompt_dropout: Probability = 0.0,
+    ):
         super().__init__()
         positive("prompt_length", prompt_length)
         self.tokens = nn.Parameter(torch.randn(prompt_length, hidden_size) * NOISE)
@@ -54,26 +64,27 @@ class Prefix(nn.Module):
     hidden_size : int
         Size of keys and values, over all heads.
     prompt_length : int
-        Number of learned vectors, half of them keys and half values.
+        The number of learned vectors: tokens of a prompt; of a prefix half of them are
+        keys and half values.
     prompt_dropout : float
-        On keys and values.
+        Dropout of the learned vectors.
     projection : int or None
         Width of a two-layer projection that makes keys and values from learned
-        vectors, None for keys and values learned directly.
+        vectors; null for keys and values learned directly.
     """
 
     no_decay = ("vectors",)
 
     def __init__(
-        self, hidden_size, prompt_length=24, prompt_dropout=0.0, projection=None
+        self,
+        hidden_size: int,
+        prompt_length: Length = 24,
+        prompt_dropout: Probability = 0.0,
+        projection: Size | None = None,
     ):
         super().__init__()
         positive("prompt_length", prompt_length)
-        if prompt_length % 2:
-            raise UserError(
-                f"prompt_length={prompt_length} of prefix must be even: half of the "
-                "vectors are keys, half values."
-            )
+        self.refuse(prompt_length)
         length = prompt_length // 2
         columns = hidden_size if projection else 2 * hidden_size
         self.vectors = nn.Parameter(torch.randn(length, columns) * NOISE)
@@ -85,6 +96,15 @@ class Prefix(nn.Module):
                 nn.Linear(projection, 2 * hidden_size),
             )
         self.dropout = nn.Dropout(prompt_dropout)
+
+    @staticmethod
+    def refuse(prompt_length: int = 24, **knobs) -> None:
+        """Raise a UserError for an odd number of vectors."""
+        if prompt_length % 2:
+            raise UserError(
+                f"prompt_length={prompt_length} of prefix must be even: half of the "
+                "vectors are keys, half values."
+            )
 
     def forward(self):
         """Keys and values, each `(prompt_length / 2, hidden_size)`."""
@@ -100,19 +120,29 @@ class PromptTokens(Method):
     Arguments
     ---------
     deep : bool
-        Fresh tokens at every layer, in the place of the last layer's; otherwise
-        only at the input of the first.
+        Whether every layer gets fresh tokens in the place of the last layer's, or only
+        the input of the first.
     start : str
-        silence, random (normal), or uniform (Xavier's, of a patch and a token).
+        What the learned vectors begin as: the backbone's own tokens of a silent clip,
+        small random (normal) ones, or uniform ones (Xavier's, of a patch and a token).
     layers : list of int or None
-        Restrict the method to these layers.
+        The layers that the method touches, such as [0, 1] or [-1]; null for all.
     parts : list of str or None
-        Restrict it to the encoder or the decoder.
+        The parts that it touches, encoder or decoder; null for all that there are.
     **knobs
         For `Prompt`.
     """
 
-    def __init__(self, deep=True, start="silence", layers=None, parts=None, **knobs):
+    module = Prompt
+
+    def __init__(
+        self,
+        deep: bool = True,
+        start: Start = "silence",
+        layers: Layers | None = None,
+        parts: Parts | None = None,
+        **knobs,
+    ):
         super().__init__(layers, parts)
         self.deep, self.start = deep, one_of("start", start, STARTS)
         self.prompt_knobs = knobs
@@ -138,18 +168,28 @@ class PrefixKeysValues(Method):
     Arguments
     ---------
     start : str
-        silence, random (normal) or uniform (Xavier's, of a patch and a token); with a
-        projection and in a decoder silence is random.
+        What the learned vectors begin as: the backbone's own tokens of a silent clip
+        (with a projection and in a decoder as random), small random (normal) ones, or
+        uniform ones (Xavier's, of a patch and a token).
     layers : list of int or None
-        Restrict the method to these layers.
+        The layers that the method touches, such as [0, 1] or [-1]; null for all.
     parts : list of str or None
-        Restrict it to the encoder or the decoder.
+        The parts that it touches, encoder or decoder; null for all that there are.
     **knobs
         For `Prefix`.
     """
 
-    def __init__(self, start="silence", layers=None, parts=None, **knobs):
+    module = Prefix
+
+    def __init__(
+        self,
+        start: Start = "silence",
+        layers: Layers | None = None,
+        parts: Parts | None = None,
+        **knobs,
+    ):
         super().__init__(layers, parts)
+        Prefix.refuse(**knobs)
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model):

@@ -1,6 +1,7 @@
 """One label per clip."""
 
 import csv
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,14 @@ from speechbrain.dataio.batch import PaddedData
 from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import Fraction, Range
 from petl_modules.tasks.base import Task, lengths
 from petl_modules.tasks.pictures import confusion_matrix
 
 PREDICTIONS = "predictions.csv"
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "unweighted_recall")
+Metric = Literal["accuracy", "macro_f1", "weighted_f1", "unweighted_recall"]
+Mixup = Annotated[float, Range(0, 100)]
 
 
 class Classification(Task):
@@ -26,14 +30,15 @@ class Classification(Task):
     labels : list of str
         The classes, in the order of their indices.
     label_smoothing : float
+        The part of a label's weight that is spread over all classes.
     metric : str
-        What the best epoch has most of: accuracy, macro_f1, weighted_f1 or
-        unweighted_recall.
+        What the best epoch has most of.
     time_shift : bool
-        Whether clips in training are rolled around by a random time.
+        Whether clips in training are rolled around by a random time; for sounds, not
+        for words.
     mixup : float
-        Parameter of the Beta distribution by which clips in training, and their labels,
-        are mixed with one another; 0 for none.
+        The parameter of the Beta distribution by which clips in training, and their
+        labels, are mixed with one another; 0 for none.
     """
 
     name = "classification"
@@ -43,10 +48,10 @@ class Classification(Task):
     def __init__(
         self,
         labels,
-        label_smoothing=0.0,
-        metric="accuracy",
-        time_shift=False,
-        mixup=0.0,
+        label_smoothing: Fraction = 0.0,
+        metric: Metric = "accuracy",
+        time_shift: bool = False,
+        mixup: Mixup = 0.0,
     ):
         self.labels = list(labels)
         self.label_smoothing = label_smoothing

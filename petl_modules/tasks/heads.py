@@ -1,13 +1,18 @@
 """Heads: from hidden states to what a task predicts."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
 from petl_modules.core.masking import masked_mean
 from petl_modules.data.manifests import PARTS
 from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import PositiveInt, Probability, Size
 
 POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
+Pooling = Literal["all", "cls", "prompts", "speech", "prompts+speech"]
+SpeechTask = Literal["transcribe", "translate"]
 
 
 class Head(nn.Module):
@@ -21,7 +26,11 @@ class Head(nn.Module):
     ----------
     settings : dict
         The arguments of the subclass, JSON-able; they rebuild the head.
+    cacheable : bool
+        Whether what it reads of a frozen backbone may be computed once and kept.
     """
+
+    cacheable = True
 
     def __init__(self, settings):
         super().__init__()
@@ -78,28 +87,29 @@ class ClassificationHead(Head):
         Size of the tokens.
     num_classes : int
     pooling : str
-        Which valid tokens the mean is over: all, cls (that one alone), prompts, speech
+        Which valid tokens are averaged: all, cls (that one alone), prompts, speech
         (all but special tokens and prompts), prompts+speech.
     weighted_sum : bool
-        Learn a softmax-weighted sum of the layers' outputs (as SUPERB does), instead
-        of reading the last.
+        Whether a softmax-weighted sum of all layers' outputs is learned (as SUPERB
+        does), instead of reading the last.
     num_layers : int or None
         Transformer layers of the backbone, for `weighted_sum`.
     projector_size : int or None
-        Size of a linear projection before the classifier, as in SURE.
+        Size of a linear projection before the classifier, as in SURE; null for none.
     normalize_layers : bool
-        Standardise every token of the layers below the last before `weighted_sum`.
+        Whether every token of the layers below the last is standardised before
+        weighted_sum, which SUPERB does not.
     """
 
     def __init__(
         self,
-        hidden_size,
-        num_classes,
-        pooling="all",
-        weighted_sum=False,
-        num_layers=None,
-        projector_size=None,
-        normalize_layers=False,
+        hidden_size: int,
+        num_classes: int,
+        pooling: Pooling = "all",
+        weighted_sum: bool = False,
+        num_layers: int | None = None,
+        projector_size: Size | None = None,
+        normalize_layers: bool = False,
     ):
         super().__init__(
             {
@@ -173,10 +183,49 @@ class SlotHead(ClassificationHead):
         return scores
 
 
-def intent_head(slots, labels=None, **settings):
+def intent_head(
+    slots: bool,
+    hidden_size: int,
+    num_classes: int,
+    labels: list[str] | None = None,
+    pooling: Pooling = "all",
+    weighted_sum: bool = False,
+    num_layers: int | None = None,
+    projector_size: Size | None = None,
+    normalize_layers: bool = False,
+) -> ClassificationHead:
     """A `ClassificationHead`, or with `slots` a `SlotHead` for labels of several parts;
     where these are not known yet, as in describe, for those of Fluent Speech Commands.
+
+    Arguments
+    ---------
+    slots : bool
+        Whether each part of a label has a softmax of its own.
+    hidden_size, num_classes, num_layers : int
+        As of `ClassificationHead`.
+    pooling : str
+        Which valid tokens are averaged: all, cls, prompts, speech (all but cls and
+        prompts), prompts+speech.
+    weighted_sum : bool
+        Whether a softmax-weighted sum of all layers' outputs is learned (as SUPERB
+        does), instead of reading the last.
+    projector_size : int or None
+        Size of a linear projection before the classifier, as in SURE; null for none.
+    normalize_layers : bool
+        Whether every token of the layers below the last is standardised before
+        weighted_sum, which SUPERB does not.
+    labels : list of str or None
+        The classes, whose parts are counted.
     """
+    settings = {
+        "hidden_size": hidden_size,
+        "num_classes": num_classes,
+        "pooling": pooling,
+        "weighted_sum": weighted_sum,
+        "num_layers": num_layers,
+        "projector_size": projector_size,
+        "normalize_layers": normalize_layers,
+    }
     if not slots:
         return ClassificationHead(**settings)
     if labels is None:
@@ -196,27 +245,30 @@ class CTCHead(Head):
     num_classes : int
         Symbols, the blank among them.
     weighted_sum : bool
+        Whether a softmax-weighted sum of all layers' outputs is learned, instead of
+        reading the last.
     num_layers : int or None
         Transformer layers of the backbone, for `weighted_sum`.
     projector_size : int or None
-        Size of a linear projection before the classifier.
+        Size of a linear projection before the classifier; null for none.
     dropout : float
-        Before the classifier.
+        Dropout before the classifier.
     normalize_layers : bool
-        As of `ClassificationHead`.
+        Whether every token of the layers below the last is standardised before
+        weighted_sum, which SUPERB does not.
     """
 
     pooling = None  # every step is read
 
     def __init__(
         self,
-        hidden_size,
-        num_classes,
-        weighted_sum=False,
-        num_layers=None,
-        projector_size=None,
-        dropout=0.0,
-        normalize_layers=False,
+        hidden_size: int,
+        num_classes: int,
+        weighted_sum: bool = False,
+        num_layers: int | None = None,
+        projector_size: Size | None = None,
+        dropout: Probability = 0.0,
+        normalize_layers: bool = False,
     ):
         super().__init__(
             {
@@ -247,16 +299,21 @@ class OwnHead(nn.Module):
     Arguments
     ---------
     language : str or None
-        For checkpoints that know several, such as en.
+        The language of a checkpoint that knows several, such as en.
     speech_task : str
-        transcribe or translate (into English).
+        Whether speech is written in its own language or in English.
     num_beams : int
-        Of the search for the best text; 1 takes the best token of each step.
+        Width of the search for the best text; 1 takes the best token of each step.
     """
 
     weighted_sum = False
 
-    def __init__(self, language=None, speech_task="transcribe", num_beams=1):
+    def __init__(
+        self,
+        language: str | None = None,
+        speech_task: SpeechTask = "transcribe",
+        num_beams: PositiveInt = 1,
+    ):
         super().__init__()
         one_of("speech_task", speech_task, ("transcribe", "translate"))
         self.settings = {

@@ -2,12 +2,14 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.data.units import joined
 from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import PositiveInt
 from petl_modules.tasks.ctc import CTC, heard
 
 # what is compared, and the file for its alignments
@@ -15,6 +17,7 @@ RATES = {
     "word_error_rate": (str.split, "wer.txt"),
     "character_error_rate": (list, "cer.txt"),
 }
+Metric = Literal["word_error_rate", "character_error_rate"]
 
 
 class SpeechRecognition(CTC):
@@ -29,14 +32,16 @@ class SpeechRecognition(CTC):
     labels : list of str
         The symbols, the blank first.
     metric : str
-        What the best epoch has least of: word_error_rate or character_error_rate.
+        What the best epoch has least of.
     beam_size : int or None
-        Width of the beam search; None for the best symbols.
+        Width of a beam search after training; null for the best symbols.
     language_model : str or None
-        An n-gram model of words, in KenLM's formats (.arpa or binary), for the beam
+        A file of n-grams of words in KenLM's formats (.arpa or binary), for the beam
         search.
-    lm_weight, word_bonus : float
-        Of the language model, and for every word.
+    lm_weight : float
+        The weight of the language model in the beam search.
+    word_bonus : float
+        What the beam search adds for every word.
 
     Raises
     ------
@@ -51,11 +56,11 @@ class SpeechRecognition(CTC):
     def __init__(
         self,
         labels,
-        metric="word_error_rate",
-        beam_size=None,
-        language_model=None,
-        lm_weight=0.5,
-        word_bonus=1.5,
+        metric: Metric = "word_error_rate",
+        beam_size: PositiveInt | None = None,
+        language_model: str | None = None,
+        lm_weight: float = 0.5,
+        word_bonus: float = 1.5,
     ):
         super().__init__(labels, one_of("metric", metric, self.choices))
         refuse_language_model(language_model, beam_size)

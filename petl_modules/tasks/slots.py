@@ -1,12 +1,15 @@
 """Slots and intents of spoken commands, by connectionist temporal classification."""
 
 from collections import Counter
+from typing import Literal
 
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from petl_modules.kinds import PositiveInt
 from petl_modules.tasks.recognition import SpeechRecognition
 
+Metric = Literal["slot_type_f1", "slot_value_cer", "intent_accuracy"]
 BEGIN, END, INTENT = "<B-", "<E-", "<intent="
 
 
@@ -14,15 +17,38 @@ class SlotFilling(SpeechRecognition):
     """The words of a command with marks around the values of its slots, and a mark for
     its intent: `PLAY <B-artist> ABBA <E-artist> <intent=PlayMusic>`.
 
-    Arguments are those of `SpeechRecognition`; the metric is slot_type_f1,
-    slot_value_cer or intent_accuracy.
+    Arguments
+    ---------
+    labels : list of str
+        The symbols, the blank first.
+    metric : str
+        What chooses the epoch.
+    beam_size : int or None
+        Width of a beam search after training; null for the best symbols.
+    language_model : str or None
+        A file of n-grams of words in KenLM's formats (.arpa or binary), for the beam
+        search.
+    lm_weight : float
+        The weight of the language model in the beam search.
+    word_bonus : float
+        What the beam search adds for every word.
     """
 
     name = "slot_filling"
     choices = ("slot_type_f1", "slot_value_cer", "intent_accuracy")
 
-    def __init__(self, labels, metric="slot_type_f1", **kwargs):
-        super().__init__(labels, metric, **kwargs)
+    def __init__(
+        self,
+        labels,
+        metric: Metric = "slot_type_f1",
+        beam_size: PositiveInt | None = None,
+        language_model: str | None = None,
+        lm_weight: float = 0.5,
+        word_bonus: float = 1.5,
+    ):
+        super().__init__(
+            labels, metric, beam_size, language_model, lm_weight, word_bonus
+        )
 
     def start(self, final=False):
         """Forget what was collected; `final` after training."""

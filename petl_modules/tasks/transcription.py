@@ -10,7 +10,9 @@ from transformers.models.whisper.english_normalizer import (
 
 from petl_modules.core.masking import valid
 from petl_modules.errors import UserError
+from petl_modules.kinds import Fraction, PositiveInt
 from petl_modules.tasks.base import padded
+from petl_modules.tasks.heads import SpeechTask
 from petl_modules.tasks.sequence import SequenceTask
 
 logger = logging.getLogger(__name__)
@@ -30,9 +32,14 @@ class Transcription(SequenceTask):
     labels : None
         There are no classes.
     backbone : petl_modules.backbones.whisper.WhisperWithDecoder
-    language, speech_task, num_beams
-        As of `petl_modules.tasks.heads.OwnHead`.
+    language : str or None
+        The language of a checkpoint that knows several, such as en.
+    speech_task : str
+        Whether speech is written in its own language or in English.
+    num_beams : int
+        Width of the search for the best text; 1 takes the best token of each step.
     label_smoothing : float
+        The part of a token's weight that is spread over all tokens.
 
     Raises
     ------
@@ -45,7 +52,13 @@ class Transcription(SequenceTask):
     metric = "word_error_rate"
 
     def __init__(
-        self, labels, backbone, language, speech_task, num_beams, label_smoothing=0.0
+        self,
+        labels,
+        backbone,
+        language: str | None,
+        speech_task: SpeechTask,
+        num_beams: PositiveInt,
+        label_smoothing: Fraction = 0.0,
     ):
         del labels
         backbone.refuse_language(language)

@@ -1,112 +1,30 @@
 """From a recipe's yaml and the command line to one complete, checked config.
 
-A recipe's yaml states what is its own; it is laid over `hparams/petl.yaml`, which
-holds what all recipes share, so that the result is one complete HyperPyYAML text
-whose knobs are all at the top level. Saved as hyperparams.yaml it runs again as it
-is.
+A recipe's yaml states what is its own; it is laid over `hparams/petl.yaml`, which says
+what objects a run is built of, and the knobs that these and training read fill in their
+defaults. The result is one complete HyperPyYAML text whose knobs are all at the top
+level. Saved as hyperparams.yaml it runs again as it is.
 """
 
 import difflib
-import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap
 
 from petl_modules.errors import UserError
-from petl_modules.methods import method_entry, method_table
+from petl_modules.kinds import takes_none
+from petl_modules.knobs import REQUIRED, Knob
+from petl_modules.methods import method_entry, method_knobs
+from petl_modules.train.collect import INTERNAL, knobs_of_tree, own_knob
+from petl_modules.train.yaml_files import plain, read, round_trip, tagged
 
 SHARED = Path(__file__).parent.parent / "hparams" / "petl.yaml"
-
-# Where the objects went that the yaml files of earlier versions name
-MOVED = {
-    "petl_modules.adapted.AdaptedModel": "petl_modules.core.adapted.AdaptedModel",
-    "petl_modules.task_model.TaskModel": "petl_modules.core.task_model.TaskModel",
-    "petl_modules.task_model.VoiceModel": "petl_modules.tts.model.VoiceModel",
-    "petl_modules.heads.voice_head": "petl_modules.tts.head.voice_head",
-    "petl_modules.heads.": "petl_modules.tasks.heads.",
-    "petl_modules.tasks.TTS": "petl_modules.tts.task.TTS",
-    "petl_modules.backbones.fastspeech2.": "petl_modules.tts.fastspeech2.",
-}
-
-# Set by the run itself, or mappings of defaults: no knobs for the command line
-INTERNAL = ("run_folder", "method_defaults", "recipe", "labels", "over")
-
-# What a value may be where the default is null
-NULLABLE = {
-    "lr": float,
-    "rank": int,
-    "reduction_rate": float,
-    "kernel_size": int,
-    "dropout": float,
-    "alpha": float,
-    "prompt_length": int,
-    "prompt_dropout": float,
-    "projection": int,
-    "num_adapters": int,
-    "num_slots": int,
-    "residual": bool,
-    "train_norm": bool,
-    "deep": bool,
-    "normalize": bool,
-    "freeze_feature_encoder": bool,
-    "few_shot": int,
-    "fold": int,
-    "num_classes": int,
-    "projector_size": int,
-    "max_duration": float,
-    "patience": int,
-    "max_batch_seconds": float,
-    "beam_size": int,
-}
-NAMES = {int: "a whole number", float: "a number", bool: "True or False"}
-# What numbers may be, so that a run does not end in a library's complaint
-POSITIVE = (
-    "average",
-    "lr",
-    "batch_size",
-    "num_beams",
-    "max_batch_seconds",
-    "beam_size",
-    "vocab_size",
-    "max_duration",
-    "patience",
-    "grad_accumulation_factor",
-    "eps",
-    "head_start_lr",
-    "kernel_size",
-    "alpha",
-    "projection",
-    "num_adapters",
-    "num_slots",
-    "projector_size",
-)
-NOT_NEGATIVE = (
-    "number_of_epochs",
-    "weight_decay",
-    "spec_augment_freq",
-    "spec_augment_time",
-    "mixup",
-    "head_start_epochs",
-    "max_grad_norm",
-    "audio_cache_mib",
-    "num_workers",
-    "ckpt_interval_minutes",
-    "ckpt_interval_steps",
-)
-AT_MOST = {
-    "warmup": 1,
-    "label_smoothing": 1,
-    "dropout": 1,
-    "prompt_dropout": 1,
-    "seed": 2**32 - 1,  # numpy's
-    "lr": 1e30,  # the largest steps that float32 holds
-    "head_start_lr": 1e30,
-    "weight_decay": 1e6,
-}
+# What petl.yaml itself says of its objects
+OF_SHARED = ("normalize_layers",)
 
 
 @dataclass(frozen=True)
@@ -119,49 +37,69 @@ class Config:
         The yaml that it comes from.
     tree : CommentedMap
         The yaml with all values, tags and references.
+    knobs : dict
+        Its `petl_modules.knobs.Knob` by name.
     given : frozenset of str
         Keys set on the command line.
     """
 
     path: Path
     tree: CommentedMap
-    given: frozenset = field(default=frozenset())
+    knobs: dict[str, Knob]
+    given: frozenset[str] = field(default=frozenset())
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         return self.tree[key]
 
-    def replace(self, **values):
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key, where there is one."""
+        return self.tree.get(key, default)
+
+    def replace(self, **values) -> "Config":
         """The same config with other values."""
         tree = CommentedMap(self.tree)
         tree.copy_attributes(self.tree)
         tree.update(values)
-        return Config(self.path, tree, self.given)
+        return replace(self, tree=tree)
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """The plain values (no objects), by key."""
         return {
             key: plain(value) for key, value in self.tree.items() if not tagged(value)
         }
 
-    def text(self):
+    def text(self) -> str:
         """The config as HyperPyYAML."""
-        stream = StringIO()
-        round_trip().dump(self.tree, stream)
-        return stream.getvalue()
+        return text_of(self.tree)
 
-    def build(self, **values):
-        """Instantiate: a dict with all values and objects."""
-        return load_hyperpyyaml(self.replace(**values).text())
+    def objects(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Instantiate: a dict with all values and objects, or with some objects alone
+        (and those that they refer to)."""
+        from hyperpyyaml import load_hyperpyyaml
+
+        tree = self.tree
+        if only is not None:
+            wanted = needed(tree, only)
+            kept = {k: v for k, v in tree.items() if not tagged(v) or k in wanted}
+            tree = CommentedMap(kept)
+        return load_hyperpyyaml(text_of(tree))
 
 
-def load_config(path, arguments=()):
+def load_config(
+    path: str | Path,
+    arguments: Sequence[str] = (),
+    prepare: Callable | None = None,
+) -> Config:
     """The config of a recipe's yaml with the command line's changes.
 
     Arguments
     ---------
     path : str or Path
     arguments : list of str
-        `--key=value` or `--key value`, values in yaml.
+        `--key=value` or `--key value`: text as it stands where a knob is text, else
+        yaml.
+    prepare : callable or None
+        Of the recipe; its arguments are knobs too.
 
     Returns
     -------
@@ -170,55 +108,84 @@ def load_config(path, arguments=()):
     Raises
     ------
     UserError
-        For an unknown key (with the nearest known one), a value of the wrong type,
-        or a knob that the chosen method has no use for.
+        For an unknown key (with the nearest known one), a value of the wrong kind or
+        out of its range, or a knob that the chosen method has no use for.
     """
-    path = Path(path)
-    shared, own = lower_layer(own := read(path), path), own
-    for key, value in own.items():
-        if key in shared and not tagged(value) and not tagged(shared[key]):
-            typed(f"{key}={value} in {path}", key, plain(value), shared[key])
-    tree = overlay(shared, own)
-    given = parse(arguments)
-    if tree["run_folder"] and given.get("method", tree["method"]) != tree["method"]:
+    config = recipe_config(path, prepare)
+    said = {}
+    for key, text in split(arguments).items():
+        refuse_unknown(key, config)
+        said[key] = config.knobs[key].read(text)
+    if (
+        config["run_folder"]
+        and said.get("method", config["method"]) != config["method"]
+    ):
         raise UserError(
-            f"{path} says all settings of a run with method={tree['method']}: for "
+            f"{path} says all settings of a run with method={config['method']}: for "
             "another method start from the recipe's own yaml."
         )
-    for key, value in given.items():
-        refuse_unknown(key, tree, path)
-        tree[key] = typed(f"--{key}={value}", key, value, tree[key])
+    config = config.replace(**said)
     # null asks for the default, so that nothing was said
-    said = frozenset(key for key, value in given.items() if value is not None)
-    config = with_method_defaults(Config(path, tree, said))
+    given = frozenset(key for key, value in said.items() if value is not None)
+    config = with_method_defaults(replace(config, given=given))
     if config["ckpt_interval_steps"]:  # SpeechBrain takes one of the two
         config = config.replace(ckpt_interval_minutes=0)
-    refuse_out_of_range(config.settings())
-    return config
+    return checked(config)
 
 
-def refuse_unread(config, extra):
-    """Raise a UserError for a key of a yaml that nothing reads, such as a misspelt one,
-    and for an option that a recipe has no use for, such as mixup where text is spelt.
+def recipe_config(path: str | Path, prepare: Callable | None = None) -> Config:
+    """The config of a recipe's yaml as it stands: no command line, no method's own
+    defaults."""
+    path = Path(path)
+    own = read(path)
+    tree = overlay(lower_layer(own, path), own)
+    knobs = knobs_of_tree(tree, prepare)
+    whole = CommentedMap()
+    for key, value in INTERNAL.items():
+        whole[key] = tree.pop(key, value)
+    for key, knob in knobs.items():
+        default = None if knob.default is REQUIRED else knob.default
+        whole[key] = tree.pop(key, default)
+        if whole[key] is not None or not takes_none(knob.kind):
+            said = f"{key}={whole[key]} in {path}"
+            missing = whole[key] is None and default is None
+            whole[key] = None if missing else knob.check(plain(whole[key]), said)
+    for key, value in tree.items():
+        if not tagged(value):
+            if key in OF_SHARED and key not in own:
+                continue  # of an object in whose place another stands
+            knobs[key] = own_knob(key, plain(value))
+        whole[key] = value
+    return Config(path, with_method_knobs(whole), knobs)
+
+
+def checked(config: Config) -> Config:
+    """The config with every value in its knob's kind."""
+    values = {}
+    for key, knob in config.knobs.items():
+        if config[key] is not None:
+            values[key] = knob.check(plain(config[key]))
+    return config.replace(**values)
+
+
+def refuse_unread(config: Config, prepare: Callable | None) -> None:
+    """Raise a UserError for a key of a yaml that nothing reads, such as a misspelt one.
 
     Arguments
     ---------
     config : Config
-    extra : iterable of str
-        What the recipe itself reads, beside the keys that all recipes share.
+    prepare : callable or None
+        Of the recipe; what it reads is no mistake.
     """
-    shared, text = read(SHARED), config.text()
-    objects = SHARED.read_text(encoding="utf-8")
-    for key in sorted(config.given):
-        if f"<{key}>" in objects and f"<{key}>" not in text:
-            raise UserError(f"{config.path} has no use for --{key}.")
-    known = {*shared, *extra}
+    shared = recipe_config(SHARED, prepare).knobs
+    known = {*knobs_of_tree(config.tree, prepare), *shared, *INTERNAL}
+    text = config.text()
     for key, value in config.tree.items():
         if not tagged(value) and f"<{key}>" not in text:
             refuse_misspelt(key, known, config.path)
 
 
-def refuse_misspelt(key, known, path):
+def refuse_misspelt(key: str, known: Iterable[str], path: str | Path) -> None:
     """Raise a UserError for a key of a yaml that is none of those known."""
     if key not in known:
         near = difflib.get_close_matches(str(key), known, 1)
@@ -226,16 +193,48 @@ def refuse_misspelt(key, known, path):
         raise UserError(f"{path} has the key {key}, which nothing reads{hint}")
 
 
-def with_method_defaults(config):
+def split(arguments: Sequence[str]) -> dict[str, str]:
+    """`--key=value ...` to `{key: text}`; `--key` alone means True."""
+    given: dict[str, str] = {}
+    waiting = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            key, equals, text = argument[2:].partition("=")
+            given[key] = text if equals else "True"
+            waiting = None if equals else key
+        elif waiting is not None:
+            given[waiting], waiting = argument, None
+        else:
+            raise UserError(
+                f"The argument {argument} is not understood: options are --key=value."
+            )
+    return given
+
+
+# Helpers
+
+
+def refuse_unknown(key: str, config: Config) -> None:
+    """Raise a UserError unless `key` can be set on the command line."""
+    if key in config.knobs:
+        return
+    if key in recipe_config(SHARED).knobs:
+        raise UserError(f"{config.path} has no use for --{key}.")
+    near = difflib.get_close_matches(key, config.knobs, 1)
+    hint = f" Did you mean --{near[0]}?" if near else " --help lists all."
+    raise UserError(f"There is no option --{key}.{hint}")
+
+
+def with_method_defaults(config: Config) -> Config:
     """The config with the method's own defaults where nothing else is said."""
     name = config["method"]
     entry = method_entry(name)
-    knobs = {knob for other in method_table().values() for knob in other["knobs"]}
-    useless = sorted((config.given & knobs) - set(entry["knobs"]))
+    knobs = set(method_knobs())
+    useless = sorted((config.given & knobs) - set(entry.knobs))
     if useless:
         raise UserError(
             f"The method {name} has no use for --{useless[0]}; its knobs are: "
-            f"{', '.join(entry['knobs']) or 'none'}."
+            f"{', '.join(entry.knobs) or 'none'}."
         )
     if {"rank", "reduction_rate"} <= config.given:
         raise UserError("Give --rank or --reduction_rate, not both.")
@@ -244,28 +243,47 @@ def with_method_defaults(config):
     for other in config["method_defaults"]:
         method_entry(other)  # a misspelt name would be passed over
     own = dict(config["method_defaults"].get(name) or {})
-    lr = "lr_after_head_start" if config["head_start_epochs"] else "lr"
-    values = {"lr": entry[lr], **entry["knobs"], **own}
+    lr = entry.lr_after_head_start if config["head_start_epochs"] else entry.lr
+    values = {"lr": lr, **entry.defaults, **own}
     for key, value in values.items():
         if key not in config.tree:
             raise UserError(f"method_defaults of {name} names the unknown key {key}.")
-        if key in knobs - set(entry["knobs"]):
+        if key in knobs - set(entry.knobs):
             raise UserError(f"method_defaults: {name} has no use for {key}.")
-        if key in config.given or hidden.get(key) in config.given:
+        if key in config.given or hidden.get(key, "") in config.given:
             values[key] = config[key] if key in config.given else None
         elif key not in own and config[key] is not None:
             values[key] = config[key]
         else:
             values[key] = value
-    values |= dict.fromkeys(knobs - set(entry["knobs"]))
+    entry.check({key: plain(values[key]) for key in entry.knobs})
+    entry.factory(**{k: values[k] for k in entry.knobs if values[k] is not None})
+    values |= dict.fromkeys(knobs - set(entry.knobs))
     # what is explicit now needs no defaults, and a saved config says what it ran
     return config.replace(**values, method_defaults={})
 
 
-def lower_layer(own, path):
+def with_method_knobs(tree: CommentedMap) -> CommentedMap:
+    """The tree whose `petl` object reads every knob of the methods."""
+    petl = tree.get("petl")
+    if isinstance(petl, CommentedMap):
+        for name in method_knobs():
+            if name not in petl:
+                petl[name] = reference(name)
+    return tree
+
+
+def reference(key: str):
+    """`!ref <key>`."""
+    return round_trip().load(f"!ref <{key}>")
+
+
+def lower_layer(own: CommentedMap, path: Path) -> CommentedMap:
     """What a yaml is laid over: petl.yaml, or the yaml beside it that `over` names,
     which may be laid over another in turn."""
     name = own.pop("over", None)
+    if path.resolve() == SHARED:
+        return CommentedMap()
     if name is None:
         return read(SHARED)
     if name not in (known := sorted(p.name for p in SHARED.parent.glob("*.yaml"))):
@@ -274,7 +292,7 @@ def lower_layer(own, path):
     return overlay(lower_layer(layer, SHARED.parent / name), layer)
 
 
-def overlay(base, top):
+def overlay(base: CommentedMap, top: CommentedMap) -> CommentedMap:
     """`base` with what `top` says; plain mappings are merged, the rest replaced."""
     for key, value in top.items():
         both = isinstance(value, CommentedMap) and isinstance(
@@ -287,119 +305,20 @@ def overlay(base, top):
     return base
 
 
-def parse(arguments):
-    """`--key=value ...` to a dict; `--key` alone means True."""
-    given, waiting = {}, None
-    for argument in arguments:
-        if argument.startswith("--"):
-            key, equals, text = argument[2:].partition("=")
-            given[key] = text if equals else "True"
-            waiting = None if equals else key
-        elif waiting is not None:
-            given[waiting], waiting = argument, None
-        else:
-            raise UserError(
-                f"The argument {argument} is not understood: options are --key=value."
-            )
-    values = {}
-    for key, text in given.items():
-        try:
-            values[key] = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
-            raise UserError(f"--{key}={text} is no yaml value.") from None
-    return values
+def text_of(tree: CommentedMap) -> str:
+    """A tree as yaml."""
+    stream = StringIO()
+    round_trip().dump(tree, stream)
+    return stream.getvalue()
 
 
-def refuse_unknown(key, tree, path):
-    """Raise a UserError unless `key` can be set on the command line."""
-    knobs = [k for k, v in tree.items() if not tagged(v) and k not in INTERNAL]
-    if key not in knobs:
-        near = difflib.get_close_matches(key, knobs, 1)
-        hint = f" Did you mean --{near[0]}?" if near else f" See the keys in {path}."
-        raise UserError(f"There is no option --{key}.{hint}")
-
-
-def refuse_out_of_range(settings):
-    """Raise a UserError for a number that makes no sense."""
-    for key, value in settings.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number:
-            continue
-        if not math.isfinite(value):
-            raise UserError(f"{key}={value} must be finite.")
-        if key in POSITIVE and not value > 0:
-            raise UserError(f"{key}={value} must be above 0.")
-        if key in NOT_NEGATIVE and value < 0:
-            raise UserError(f"{key}={value} must be 0 or more.")
-        if key in AT_MOST and not 0 <= value <= AT_MOST[key]:
-            raise UserError(f"{key}={value} must be from 0 to {AT_MOST[key]}.")
-    betas = settings["betas"]
-    fine = isinstance(betas, list) and len(betas) == 2
-    if not fine or not all(isinstance(b, int | float) and 0 <= b < 1 for b in betas):
-        raise UserError(f"betas={betas} must be two numbers from 0 to below 1.")
-
-
-def typed(name, key, value, default):
-    """`value` in the type of the option `key`, or a UserError; `name` is for it."""
-    if value is None:
-        if default is not None and key not in NULLABLE:
-            raise UserError(f"{key} must have a value.")
-        return None
-    kind = NULLABLE.get(key) if default is None else type(plain(default))
-    kind = next((k for k in (bool, int, float) if kind and issubclass(kind, k)), None)
-    if kind is None:
-        if isinstance(default, str) and not isinstance(value, str):
-            raise UserError(f"{name} must be a name.")
-        if key == "targets" and not isinstance(value, list | str):
-            raise UserError(f"{name} must be a list of projections.")
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise UserError(f"{name} must be {NAMES[kind]}.")
-    return value
-
-
-def read(path):
-    """A yaml file with its tags and comments."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        for old, new in MOVED.items():
-            text = text.replace(f":{old}", f":{new}")
-        tree = round_trip().load(text)
-    except OSError:
-        raise UserError(f"There is no hparams file {path}.") from None
-    except YAMLError as error:
-        raise UserError(f"{path} is no yaml: {str(error).splitlines()[0]}.") from None
-    if not isinstance(tree, CommentedMap):
-        raise UserError(f"{path} holds no keys.")
-    return tree
-
-
-def round_trip():
-    """The yaml reader and writer that keeps tags and comments."""
-    yaml = YAML()
-    yaml.width = 4096
-    yaml.representer.add_representer(
-        type(None),
-        lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"),
-    )
-    return yaml
-
-
-def tagged(value):
-    """Whether a value is an object or a reference rather than plain data."""
-    tag = getattr(value, "tag", None)
-    return getattr(tag, "value", None) is not None
-
-
-def plain(value):
-    """The value without ruamel's types."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [plain(v) for v in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+def needed(tree: CommentedMap, names: Collection[str]) -> set[str]:
+    """Objects and all that they refer to."""
+    found, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in tree and name not in found:
+            found.add(name)
+            text = text_of(CommentedMap({name: tree[name]}))
+            waiting += [key for key in tree if f"<{key}>" in text or f"<{key}." in text]
+    return found

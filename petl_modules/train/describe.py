@@ -26,8 +26,9 @@ def main(argv=None):
         argv.remove("--json")
     if not argv or argv[0].startswith("--"):
         sys.exit("usage: python -m petl_modules.describe HPARAMS [--key=value ...]")
-    built = load_config(argv[0], argv[1:]).build()
+    config = load_config(argv[0], argv[1:])
+    built = config.objects(only=("model", "head"))
     if as_json:
         print(json.dumps(counts(built["model"], built["head"])))
     else:
-        Console().print(table(built["model"], built["head"], built["method"]))
+        Console().print(table(built["model"], built["head"], config["method"]))

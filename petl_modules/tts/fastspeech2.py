@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -36,6 +36,7 @@ from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_json, write_tensors
+from petl_modules.kinds import Items, PositiveInt, Probability, Size
 from petl_modules.tts.alignment import best_path, diagonal_prior
 from petl_modules.tts.config import (
     CONFIG,
@@ -54,6 +55,7 @@ logger = logging.getLogger(__name__)
 MAX_FRAMES = 2500  # of SpeechBrain's table of positions
 VOICES = "voices."  # prefix of the speakers' tensors in the file
 SILENT_SYMBOLS = 20
+KernelSizes = Annotated[list[Size], Items(2, 2)]
 
 # SpeechBrain's, whose norms are wrapped; the feed-forward block is two convolutions
 FASTSPEECH2 = Family(
@@ -335,11 +337,63 @@ def load_fastspeech2(source: str, pretrained: bool = True) -> FastSpeech2Backbon
 
 
 def new_fastspeech2(
-    kernel_sizes: Iterable[int], **settings: Any
+    text: Literal["arpabet", "graphemes"] = "arpabet",
+    hidden_size: Size = 256,
+    heads: Size = 2,
+    encoder_layers: Size = 4,
+    decoder_layers: Size = 6,
+    ffn_size: Size = 1024,
+    kernel_sizes: KernelSizes = (9, 1),
+    postnet_size: Size = 512,
+    dropout: Probability = 0.1,
+    sample_rate: PositiveInt = 22050,
+    hop_length: PositiveInt = 256,
+    embedding_size: Size | None = None,
 ) -> FastSpeech2Backbone:
-    """A FastSpeech 2 with random weights, to be trained as a base; the settings are
-    those of `FastSpeech2Config`."""
-    config = FastSpeech2Config(kernel_sizes=tuple(kernel_sizes), **settings)
+    """A FastSpeech 2 with random weights, to be trained as a base.
+
+    Arguments
+    ---------
+    text : str
+        The symbols that a text becomes: phones or letters.
+    hidden_size : int
+        Size of the tokens.
+    heads : int
+        The number of attention heads.
+    encoder_layers : int
+        The number of layers that read the symbols.
+    decoder_layers : int
+        The number of layers that write the frames.
+    ffn_size : int
+        Width of the feed-forward blocks.
+    kernel_sizes : list of int
+        Widths of the two convolutions of every feed-forward block.
+    postnet_size : int
+        Width of the convolutions after the decoder.
+    dropout : float
+        Dropout of all layers.
+    sample_rate : int
+        Samples of sound in a second.
+    hop_length : int
+        Samples between two frames.
+    embedding_size : int or None
+        Size of speaker_encoder's embeddings, such as 192 of ECAPA-TDNN; null for
+        vectors that are learned.
+    """
+    config = FastSpeech2Config(
+        text=text,
+        hidden_size=hidden_size,
+        heads=heads,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+        ffn_size=ffn_size,
+        kernel_sizes=tuple(kernel_sizes),
+        postnet_size=postnet_size,
+        dropout=dropout,
+        sample_rate=sample_rate,
+        hop_length=hop_length,
+        embedding_size=embedding_size,
+    )
     return random_fastspeech2(config, KIND)
 
 

@@ -1,6 +1,7 @@
 """Speech from text: the loss and the judging of FastSpeech 2."""
 
 import csv
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
 from petl_modules.core.masking import valid
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
+from petl_modules.kinds import Count, PositiveInt
 from petl_modules.tasks.base import Task, padded
 from petl_modules.tts.fastspeech2 import MAX_FRAMES
 from petl_modules.tts.features import hertz
@@ -23,6 +25,7 @@ from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder
 
 METRICS = ("mcd", "loss")
+Metric = Literal["mcd", "loss"]
 WEIGHTS = {"path": 0.1}  # of the loss's terms, where not 1
 
 
@@ -37,15 +40,21 @@ class TTS(Task):
         Around a FastSpeech 2.
     head : petl_modules.tasks.heads.VoiceHead
     metric : str
-        What the best epoch has least of: mcd or loss.
+        What the best epoch has least of.
     cache_folder : str
         Where pitch and energy are kept.
-    samples, sample_epochs : int
-        How many sentences are drawn and played, and after every how many epochs.
-    vocoder, asr, speaker_encoder : str or None
-        Folders or hub ids of a HiFi-GAN, a Whisper model, and of the model of speakers
-        that the base was trained with.
+    samples : int
+        The number of sentences that are drawn and played.
+    sample_epochs : int
+        They are after the first epoch and every so many.
+    vocoder : str or None
+        A HiFi-GAN that plays spectrograms, a folder or hub id; null for Griffin-Lim.
+    asr : str or None
+        A Whisper model for the word error rate, a folder or hub id; null for none.
+    speaker_encoder : str or None
+        The model of speakers that the base was trained with, a folder or hub id.
     noprogressbar : bool
+        Whether progress bars are left out.
     """
 
     name = "tts"
@@ -59,14 +68,14 @@ class TTS(Task):
         labels,
         model,
         head,
-        metric="mcd",
-        cache_folder="results",
-        samples=3,
-        sample_epochs=10,
-        vocoder=None,
-        asr=None,
-        speaker_encoder=None,
-        noprogressbar=False,
+        metric: Metric = "mcd",
+        cache_folder: str = "results",
+        samples: Count = 3,
+        sample_epochs: PositiveInt = 10,
+        vocoder: str | None = None,
+        asr: str | None = None,
+        speaker_encoder: str | None = None,
+        noprogressbar: bool = False,
     ):
         self.labels, self.backbone, self.head = labels, model.backbone, head
         self.full = bool(model.awake)

@@ -2,7 +2,7 @@
 
 from vctk_prepare import prepare_vctk
 
-from petl_modules.train.experiment import run_recipe
+from petl_modules.train import run_recipe
 
 if __name__ == "__main__":
     run_recipe(prepare_vctk)

@@ -1,0 +1,38 @@
+"""The knobs that say how clips are read and put into batches."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from petl_modules.kinds import Count, Positive, PositiveInt, Range, Seconds
+from petl_modules.knobs import Section
+
+
+@dataclass(frozen=True)
+class Loading(Section):
+    """How clips are read, kept and put into batches.
+
+    Arguments
+    ---------
+    max_duration : float or None
+        Seconds after which a clip is cut, or left out where its text is that of the
+        whole clip.
+    batch_size : int
+        Clips in a batch, of all processes together.
+    max_batch_seconds : float or None
+        Seconds of sound and padding in a batch, which then holds clips of like
+        lengths; null for batches of any clips.
+    audio_cache_mib : int
+        Mebibytes of decoded clips, or of cached features, that are kept in memory.
+    num_workers : int
+        Processes that read clips beside the one that trains.
+    feature_cache : bool
+        Whether a linear probe without augmentation computes its features once, if they
+        fit into audio_cache_mib.
+    """
+
+    max_duration: Seconds | None = None
+    batch_size: PositiveInt = 32
+    max_batch_seconds: Positive | None = None
+    audio_cache_mib: Count = 1024
+    num_workers: Annotated[int, Range(0, 256)] = 0
+    feature_cache: bool = True

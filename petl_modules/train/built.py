@@ -1,0 +1,87 @@
+"""What a run is built of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.data.augmentation import OFF
+from petl_modules.data.loading import Loading
+from petl_modules.train.config import Config
+from petl_modules.train.settings import Experiment, Machine, Training
+
+
+@dataclass(frozen=True)
+class Built:
+    """A config's objects, and its knobs by section.
+
+    Attributes
+    ----------
+    values : dict
+        Every knob's value by name, those of the recipe too.
+    model : AdaptedModel
+    head : torch.nn.Module
+    make_task : callable
+        From labels to a `petl_modules.tasks.Task`.
+    make_task_model : callable
+        From model and head to a `TaskModel`.
+    make_optimizer : callable
+        From parameter groups to an optimizer.
+    make_scheduler : callable
+        From an optimizer and numbers of steps to a schedule.
+    """
+
+    values: dict[str, Any]
+    model: AdaptedModel
+    head: nn.Module
+    make_task: Callable
+    make_task_model: Callable
+    make_optimizer: Callable
+    make_scheduler: Callable
+
+    @classmethod
+    def of(cls, config: Config) -> "Built":
+        """Build a config's objects."""
+        objects = config.objects()
+        return cls(
+            config.settings(),
+            objects["model"],
+            objects["head"],
+            objects["objective"],
+            objects["task_model"],
+            objects["opt_class"],
+            objects["scheduler"],
+        )
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """What is run."""
+        return Experiment.of(self.values)
+
+    @cached_property
+    def loading(self) -> Loading:
+        """How clips are read."""
+        return Loading.of(self.values)
+
+    @cached_property
+    def training(self) -> Training:
+        """How it is trained."""
+        return Training.of(self.values)
+
+    @cached_property
+    def machine(self) -> Machine:
+        """On what it runs."""
+        return Machine.of(self.values)
+
+    @property
+    def feature_folder(self) -> Path | None:
+        """Where the head's features are kept, if no knob changes them from epoch to
+        epoch."""
+        steady = all(self.values.get(knob, off) == off for knob, off in OFF.items())
+        if not (steady and self.loading.feature_cache):
+            return None
+        return Path(self.experiment.output_folder) / "feature_cache"

@@ -1,0 +1,80 @@
+"""What a run refuses before it begins, beside values out of their range."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from petl_modules.errors import UserError
+from petl_modules.train.config import Config
+
+# Settings that may be folders or files
+PATHS = (
+    "data_folder",
+    "source",
+    "lexicon",
+    "language_model",
+    "vocoder",
+    "asr",
+    "speaker_encoder",
+)
+
+
+def with_full_paths(config: Config) -> Config:
+    """The config with absolute paths, so that a saved one runs from anywhere."""
+    paths = {"output_folder": str(Path(config["output_folder"]).resolve())}
+    for key in PATHS:
+        value = config.get(key)
+        if value is not None and Path(str(value)).exists():
+            paths[key] = str(Path(value).resolve())
+    return config.replace(**paths)
+
+
+def refuse_folds(config: Config) -> None:
+    """Raise a UserError for a fold that the protocol does not have."""
+    fold, folds = config["fold"], config["folds"]
+    if fold is not None and not folds:
+        raise UserError(f"--fold={fold}: {config.path} has no folds.")
+    if fold is not None and fold not in folds:
+        raise UserError(f"fold={fold} is none of the folds {list(folds)}.")
+
+
+def refuse_device(config: Config) -> None:
+    """Raise a UserError for a device, precision or backend that is not here."""
+    import torch
+
+    from petl_modules.errors import known_device
+
+    device = known_device(config["device"])
+    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
+    choices = ("fp32", "bf16") if on_cpu else ("fp32", "bf16", "fp16")
+    for key in ("precision", "eval_precision"):
+        if config[key] not in choices:
+            raise UserError(f"{key}={config[key]}: choose {' or '.join(choices)} here.")
+    if "RANK" in os.environ and on_cpu and config["distributed_backend"] != "gloo":
+        raise UserError(
+            "Several processes on a CPU need --distributed_backend=gloo --device=cpu."
+        )
+
+
+def refuse_workers(config: Config) -> None:
+    """Raise a UserError for more processes than this machine can feed."""
+    most = max(8, 2 * (os.cpu_count() or 1))
+    if config["num_workers"] > most:
+        raise UserError(
+            f"num_workers={config['num_workers']} is more than this machine of "
+            f"{os.cpu_count()} cores can use: at most {most}."
+        )
+
+
+def refuse_wandb(config: Config) -> None:
+    """Raise a UserError for a logger that is not here."""
+    if config["wandb"] is None:
+        return
+    if find_spec("wandb") is None:
+        raise UserError(
+            f"--wandb={config['wandb']} needs the package wandb: pip install wandb."
+        )
+    import wandb
+
+    if config["wandb"] == "online" and not wandb.login(prompt=False):
+        raise UserError("Log in to Weights & Biases first (wandb login).")

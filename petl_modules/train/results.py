@@ -1,0 +1,92 @@
+"""What a run leaves in its folder, and whether it is whole."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from petl_modules.errors import Damaged, UserError
+from petl_modules.train.config import Config, load_config
+
+logger = logging.getLogger(__name__)
+
+HPARAMS, RESULTS = "hyperparams.yaml", "results.json"
+CHECKPOINTS = "checkpoints"
+# What every results.json has
+COMPLETE = ("metrics", "parameters", "seconds", "peak_memory_mib", "epochs")
+
+# Settings that do not change what a run computes
+HARMLESS = {
+    "output_folder",
+    "run_folder",
+    "folds",
+    "num_classes",
+    "labels",
+    "device",
+    "num_workers",
+    "audio_cache_mib",
+    "noprogressbar",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
+    "distributed_backend",
+    "wandb",
+}
+
+
+def run_folder(config: Config, fold: int | None) -> Path:
+    """Where a fold's run goes: output_folder/method/fold and seed, and a folder for
+    the task before them where a recipe has several."""
+    prefix = "run" if fold is None else f"fold{fold}"
+    home = Path(config["output_folder"]) / config.get("task", "")
+    return home / config["method"] / run_name(config, prefix)
+
+
+def run_name(config: Config, prefix: str) -> str:
+    """Name of a run within its method's folder."""
+    shots = "" if config["few_shot"] is None else f"_shot{config['few_shot']}"
+    return f"{prefix}_seed{config['seed']}{shots}"
+
+
+def finished(config: Config, folder: Path) -> dict[str, Any] | None:
+    """The results of a run that is done, or None; refuses a run of other settings."""
+    theirs, path = folder / HPARAMS, folder / RESULTS
+    begun = path.exists() or any((folder / CHECKPOINTS).glob("CKPT*"))
+    if not begun or not theirs.exists():
+        return None
+    ours = config.settings()
+    for key, value in load_config(theirs).settings().items():
+        if key not in HARMLESS and key in ours and ours[key] != value:
+            raise UserError(
+                f"{folder} holds a run with {key}={value}, now it is {ours[key]}: "
+                "choose another --output_folder, or delete that one."
+            )
+    return read_results(path)
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """A run's results, or None if there are none.
+
+    Raises
+    ------
+    Damaged
+        If they are not complete.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        complete = set(COMPLETE) <= set(result)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        complete = False
+    if not complete:
+        raise Damaged(f"{path} is damaged: delete it to run this again.")
+    return result
+
+
+def report(result: dict[str, Any], folder: Path) -> None:
+    """Say how a run ended and where it is."""
+    for split, metrics in result["metrics"].items():
+        text = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items())
+        logger.info("%-6s%s", split, text)
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    logger.info("%s: %s", folder, ", ".join(files))

@@ -1,0 +1,204 @@
+"""One run: train and test a fold, or go on with it."""
+
+import inspect
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+from rich.console import Console
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.train_logger import (
+    FileTrainLogger,
+    TensorboardLogger,
+    WandBLogger,
+)
+
+from petl_modules.core.counts import counts, table
+from petl_modules.core.measure import peak_memory_mib, reset_peak_memory
+from petl_modules.data import Prepared, make_manifests
+from petl_modules.data.datasets import batching, make_datasets
+from petl_modules.errors import UserError
+from petl_modules.files import digest, write_json, write_text
+from petl_modules.train.brain import PetlBrain
+from petl_modules.train.built import Built
+from petl_modules.train.checkpoints import WholeCheckpointer
+from petl_modules.train.config import Config
+from petl_modules.train.provenance import commit, versions
+from petl_modules.train.results import CHECKPOINTS, HPARAMS, RESULTS
+from petl_modules.use.adapter_file import save_adapter
+
+
+def run_one(
+    prepare: Callable, config: Config, folder: Path, show_table: bool
+) -> dict[str, Any]:
+    """Train and test one fold, or go on with it; returns its results."""
+    from petl_modules.train.head_start import give_head_start
+
+    prepared = on_main(manifests, prepare, config, folder / "data")
+    classes = None if prepared.labels is None else len(prepared.labels)
+    if "num_classes" in config.given and config["num_classes"] != classes:
+        raise UserError(
+            f"num_classes={config['num_classes']}, but the data has {classes} classes: "
+            "a run counts them itself."
+        )
+    config = config.replace(num_classes=classes, labels=prepared.labels)
+    built = Built.of(config)
+    model, head = built.model, built.head
+    if sb.utils.distributed.if_main_process():
+        write_text(folder / HPARAMS, config.text())
+        if show_table:
+            Console().print(table(model, head, config["method"]))
+    seconds, judge_start = 0.0, False
+    if built.training.head_start_epochs and not model.frozen_below_head:
+        start = folder / "head_start"
+        seconds = give_head_start(config, prepared, start, model, head)
+        judge_start = built.training.head_start_counts
+    brain, sets = trained(built, prepared, folder, judge_start)
+    epochs = brain.counter.current  # evaluating goes back to the best one
+    metrics = {}
+    for split in ("valid", "test") if built.experiment.test else ("valid",):
+        metrics[split] = evaluated(brain, built, sets[split])
+    result = {
+        "recipe": config["recipe"],
+        "dataset": config["dataset"],
+        "task": config.get("task", brain.task.name),
+        "method": config["method"],
+        "backbone": str(config["source"]),
+        "fold": config["fold"],
+        "seed": config["seed"],
+        "few_shot": config["few_shot"],
+        "metrics": metrics,
+        "parameters": parameters(model, head),
+        "seconds": round(seconds + brain.seconds.total, 2),
+        "peak_memory_mib": round(peak_memory_mib(brain.device), 1),
+        "epochs": epochs,
+        "best_epoch": brain.counter.current,
+        "left_out": prepared.broken,
+        "versions": versions(),
+        "commit": commit(),
+    }
+    if sb.utils.distributed.if_main_process():
+        brain.task.write(folder)
+        info = {k: result[k] for k in ("recipe", "dataset", "task", "metrics")}
+        save_adapter(folder, model, head, {"labels": prepared.labels, **info})
+        write_json(folder / RESULTS, result)  # last: its presence says all is there
+        for checkpoints in folder.glob("**/checkpoints"):  # were for going on
+            shutil.rmtree(checkpoints)
+    return result
+
+
+def trained(
+    built: Built, prepared: Prepared, folder: Path, judge_start: bool = False
+) -> tuple[PetlBrain, dict]:
+    """Train, or go on with it; returns the Brain and the data sets."""
+    brain = make_brain(built, prepared, folder)
+    reset_peak_memory(brain.device)
+    sets = make_datasets(
+        prepared,
+        brain.task,
+        built.model,
+        built.head,
+        built.loading,
+        brain.device,
+        built.feature_folder,
+        progress=not built.machine.noprogressbar,
+    )
+    seed = built.experiment.seed
+    loader = batching(built.loading, sets["train"], brain.task, seed, shuffle=True)
+    train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)
+    loader = batching(built.loading, sets["valid"], brain.task, seed)
+    brain.fit(brain.counter, train, sets["valid"], loader, judge_start)
+    return brain, sets
+
+
+def evaluated(brain: PetlBrain, built: Built, dataset) -> dict[str, float]:
+    """The metrics of the best epoch, or of the mean of the best, on a data set."""
+    seed = built.experiment.seed
+    loader = batching(built.loading, dataset, brain.task, seed)
+    brain.evaluate(dataset, min_key="error", test_loader_kwargs=loader)
+    return brain.metrics
+
+
+# Helpers
+
+
+def manifests(prepare: Callable, config: Config, folder: Path) -> Prepared:
+    """The manifests of one fold, in `folder`."""
+    settings = config.settings()
+    given = {name: settings[name] for name in inspect.signature(prepare).parameters}
+    splits, labels = prepare(**given)
+    shots, seed = settings["few_shot"], settings["seed"]
+    return make_manifests(folder, splits, labels, shots, seed, settings["skip_broken"])
+
+
+def make_brain(built: Built, prepared: Prepared, folder: Path) -> PetlBrain:
+    """The Brain with its task, counter, loggers and checkpointer."""
+    epochs = built.training.number_of_epochs
+    # on every process: SpeechBrain's loggers wait for one another
+    tensorboard = TensorboardLogger(str(folder / "tensorboard"))
+    task = built.make_task(prepared.labels)
+    loggers = [
+        FileTrainLogger(str(folder / "train_log.txt"), precision=4),
+        tensorboard,
+        *task.loggers(folder, tensorboard),
+    ]
+    if built.experiment.wandb:
+        loggers.append(wandb_logger(built, folder))
+    return PetlBrain(
+        task=task,
+        task_model=built.make_task_model(built.model, built.head),
+        counter=EpochCounterWithStopper(
+            epochs,
+            built.training.patience or epochs + 1,
+            limit_warmup=0,
+            direction="min",
+        ),
+        loggers=loggers,
+        hparams={**built.values, "scheduler": built.make_scheduler},
+        opt_class=built.make_optimizer,
+        checkpointer=WholeCheckpointer(folder / CHECKPOINTS),
+    )
+
+
+def wandb_logger(built: Built, folder: Path) -> WandBLogger:
+    """A logger to Weights & Biases, which goes on with a run that was interrupted."""
+    import wandb
+
+    values = built.values
+    return WandBLogger(
+        wandb.init,
+        project="petl",
+        group=f"{values['recipe']} {values['method']}",
+        name=folder.name,
+        id=digest(str(folder))[:16],
+        resume="allow",
+        reinit="finish_previous",
+        mode=values["wandb"],
+        dir=str(folder),
+        config={k: v for k, v in values.items() if isinstance(v, str | int | float)},
+    )
+
+
+def parameters(model, head) -> dict[str, int]:
+    """The numbers of parameters that results.json holds."""
+    found = counts(model, head)
+    norms = found["site_norms"] + found["last_norm"]
+    return {
+        "petl": found["petl"],
+        "norms": norms,
+        "head": found["head"],
+        "backbone": found["backbone"],
+    }
+
+
+def on_main(function: Callable, *args):
+    """The function's value, computed by the main process first where there are
+    several, so that the others find what it left on disk."""
+    if not torch.distributed.is_initialized():
+        return function(*args)
+    value = function(*args) if sb.utils.distributed.if_main_process() else None
+    torch.distributed.barrier()
+    return value if value is not None else function(*args)
