@@ -2,12 +2,18 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from petl_modules.errors import UserError
 from petl_modules.grid import report
+from petl_modules.grid.page import page
+from petl_modules.grid.plots import trade_off
+from petl_modules.grid.rows import tasks_of
+from petl_modules.grid.runs import read_run, runs_below
+from petl_modules.grid.tables import Table
 
 METRICS = {"loss": 1.0, "weighted_f1": 0.25}
 
@@ -57,33 +63,96 @@ def tables(root, capsys, *arguments):
     return status, rows, out, err
 
 
-def test_means_and_deviations_over_seeds_and_folds(tmp_path, capsys):
-    accuracies = {(1, 0): 0.5, (2, 0): 0.7, (1, 1): 0.6, (2, 1): 0.6}
+def clips(folder, right):
+    """Replace the predictions: clip i of a fold is right if `right[i]`."""
+    fold = folder.name.partition("_")[0]
+    rows = [f"{fold}-{i},dog,{'dog' if r else 'cat'},0.9" for i, r in enumerate(right)]
+    text = "\n".join(["id,label,prediction,probability", *rows])
+    (folder / "predictions.csv").write_text(text)
+
+
+def column(rows, name):
+    """The cells of a column, by the row's first cell."""
+    return {row[0]: row[rows[0].index(name)] for row in rows[2:]}
+
+
+def test_folds_and_seeds_spread_apart(tmp_path, capsys):
+    """The deviation over folds is not the one over seeds."""
+    accuracies = {(1, 0): 0.5, (2, 0): 0.7, (1, 1): 0.54, (2, 1): 0.74}
     for (fold, seed), accuracy in accuracies.items():
         write(tmp_path, "lora", fold, accuracy, seed)
     write(tmp_path, "bitfit", 1, 0.25)
     status, rows, *_ = tables(tmp_path, capsys)
     assert status == 0
-    assert rows == [
-        [
-            "method",
-            "backbone",
-            "runs",
-            "test accuracy, %",
-            "valid accuracy, %",
-            "trained",
-            "stored, kB",
-            "seconds a run",
-            "peak MiB",
-        ],
-        ["---"] * 9,
-        ["bitfit", "ast", "1", "25.00", "15.00", "1,023", "4", "2", "101"],
-        ["lora", "ast", "4", "60.00 ± 8.16", "50.00 ± 8.16", "1,023", "4", "2", "102"],
-    ]
+    assert column(rows, "test accuracy, %") == {"bitfit": "25.00", "lora": "62.00"}
+    assert column(rows, "± folds") == {"bitfit": "", "lora": "14.14"}  # 52 and 72
+    assert column(rows, "± seeds") == {"bitfit": "", "lora": "2.83"}  # 60 and 64
+    assert column(rows, "valid accuracy, %")["lora"] == "52.00"
+    assert column(rows, "runs") == {"bitfit": "1", "lora": "4"}
+    for name, cell in (
+        ("backbone", "ast"),
+        ("trained", "1,023"),
+        ("stored, kB", "4"),
+        ("seconds a run", "2"),
+        ("peak MiB", "102"),
+    ):
+        assert column(rows, name)["lora"] == cell
     _, rows, *_ = tables(tmp_path, capsys, "weighted_f1")
-    assert rows[-1][3] == "25.00 ± 0.00"
+    assert column(rows, "test weighted_f1, %")["lora"] == "25.00"
     with pytest.raises(UserError, match=r"no metric recall of ESC50, but loss"):
         report.main([str(tmp_path), "recall"])
+
+
+def test_intervals_are_over_clips_and_differences_are_paired(tmp_path, capsys):
+    """Of two methods that are equally sure, the one that is right where the probe is,
+    and on six clips more, is above it; its own interval overlaps the probe's."""
+    probe = [True] * 60 + [False] * 40
+    clips(write(tmp_path, "linear", 1, 0.60), probe)
+    clips(write(tmp_path, "lora", 1, 0.66), [True] * 66 + [False] * 34)
+    clips(write(tmp_path, "bitfit", 1, 0.60), [False] * 40 + [True] * 60)
+    _, rows, *_ = tables(tmp_path, capsys)
+    assert column(rows, "95 %")["linear"] == "50.20 to 69.06"  # Wilson's, 60 of 100
+    above = column(rows, "above the probe")
+    assert above["linear"] == ""
+    assert above["lora"].startswith("+6.00 (+2.00 to +1")
+    assert above["bitfit"].startswith("+0.00 (-1") and "to +1" in above["bitfit"]
+
+
+def test_differences_of_other_metrics_are_paired_by_runs(tmp_path, capsys):
+    for seed, (probe, lora) in enumerate([(0.3, 0.4), (0.7, 0.8), (0.5, 0.6)]):
+        for method, value in (("linear", probe), ("lora", lora)):
+            folder = write(tmp_path, method, 1, 0.5, seed)
+            result = json.loads((folder / "results.json").read_text())
+            result["metrics"]["test"]["macro_f1"] = value
+            result["metrics"]["valid"]["macro_f1"] = value
+            (folder / "results.json").write_text(json.dumps(result))
+    _, rows, *_ = tables(tmp_path, capsys, "macro_f1")
+    assert column(rows, "above the probe")["lora"] == "+10.00 (+10.00 to +10.00)"
+    low, _, high = column(rows, "95 %")["lora"].partition(" to ")
+    assert float(low) < 15 and float(high) > 100  # Student's, of three seeds
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": {"valid": {"accuracy": 0.5}, "test": {"accuracy": "high"}}},
+        {"metrics": {"valid": {"accuracy": 0.5}, "test": {"accuracy": float("nan")}}},
+        {"metrics": [0.5]},
+        {"metrics": {"test": {"accuracy": 0.5}}},
+        {"parameters": {"petl": 3}},
+        {"parameters": None},
+        {"seconds": "12"},
+        {"peak_memory_mib": None},
+    ],
+)
+def test_results_that_were_changed_by_hand_are_named(tmp_path, capsys, change):
+    write(tmp_path, "lora", 1, 0.5)
+    folder = write(tmp_path, "lora", 2, 0.5)
+    result = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({**result, **change}))
+    status, rows, _, err = tables(tmp_path, capsys)
+    assert status == 1 and "results.json was changed by hand" in err
+    assert column(rows, "runs") == {"lora": "**1 of 2**"}
 
 
 def test_runs_of_other_settings_are_not_averaged(tmp_path, capsys):
@@ -91,11 +160,35 @@ def test_runs_of_other_settings_are_not_averaged(tmp_path, capsys):
     write(tmp_path, "lora", 1, 0.7, rank=8)
     write(tmp_path, "lora", 1, 0.3, rank=8, few_shot=2)
     _, rows, *_ = tables(tmp_path, capsys)
-    assert [row[:2] + row[4:5] for row in rows[2:]] == [
+    at = rows[0].index("test accuracy, %")
+    assert [row[:2] + row[at : at + 1] for row in rows[2:]] == [
         ["lora rank=8", "2", "30.00"],
         ["lora rank=4", "all", "50.00"],
         ["lora rank=8", "all", "70.00"],
     ]
+
+
+def test_labels_say_only_what_differs_and_shortly(tmp_path, capsys):
+    words = [f"word{i}" for i in range(35)]
+    for place, root in (("/one/hifi", "a"), ("/another/griffin", "b")):
+        settings = {"rank": 4, "words": words, "data_folder": place}
+        write(tmp_path / root, "lora", 1, 0.5)
+        (run,) = (tmp_path / root).glob("**/hyperparams.yaml")
+        lines = [f"{key}: {json.dumps(value)}\n" for key, value in settings.items()]
+        run.write_text(run.read_text() + "".join(lines))
+    _, rows, *_ = tables(tmp_path, capsys)
+    assert [row[0] for row in rows[2:]] == [
+        "lora data_folder=griffin",
+        "lora data_folder=hifi",
+    ]
+
+
+def test_the_names_of_a_benchmarks_file_are_its_reports(tmp_path, capsys):
+    folder = write(tmp_path, "lora", 1, 0.5)
+    told = replace(read_run(folder), task="Dogs", name="LoRA, small")
+    assert report.write_report([told], tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("## Dogs\n") and "| LoRA, small | ast |" in out
 
 
 def test_what_is_missing_is_said_and_the_rest_answered(tmp_path, capsys):
@@ -111,7 +204,8 @@ def test_what_is_missing_is_said_and_the_rest_answered(tmp_path, capsys):
     (bare / "hyperparams.yaml").unlink()
     status, rows, out, err = tables(tmp_path, capsys)
     assert status == 1
-    assert rows[2][2:4] == ["**1 of 4**", "50.00"]
+    assert column(rows, "runs") == {"lora": "**1 of 4**"}
+    assert column(rows, "test accuracy, %") == {"lora": "50.00"}
     reasons = {
         cut: "is damaged: delete it to run this again.",
         failed: "The loss is not finite.",
@@ -151,8 +245,8 @@ def test_the_average_needs_all_tasks(tmp_path, capsys):
 def test_published_figures_are_marked(tmp_path, capsys):
     write(tmp_path, "lora", 1, 0.5)
     out = tables(tmp_path, capsys)[2]
-    row = "| *lora, published, arXiv 2312.03694* | *AST* |  | *86.45* |  | *221K* |"
-    assert row in out
+    row = "| *lora, published, arXiv 2312.03694* | *AST* |  | *86.45* |"
+    assert row in out and "*221K*" in out
     # beside ours
     lines = out.splitlines()
     ours = next(i for i, line in enumerate(lines) if line.startswith("| lora |"))
@@ -180,3 +274,32 @@ def test_csv_and_plots(tmp_path, capsys):
             assert image.width > 300
         assert "</svg>" in (output / f"{name}.svg").read_text()
         assert f"]({name}.png)" in text
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == text.count("](")
+    assert "://" not in page and "<link" not in page  # nothing from elsewhere
+    assert page.count('<tr class="published">') == len(rows) - 6
+    assert page.count("<tr>") == 1 + 6
+
+
+def test_a_report_of_many_runs_has_room_for_all(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    for rank in range(40):
+        write(runs, "lora", 1, 0.5 + rank / 100, rank=rank + 1, recipe="SpeechCommands")
+    for number in range(4):
+        write(runs, "lora", 1, 0.5, recipe=f"Data{number}")
+    assert tables(runs, capsys)[0] == 0
+    tasks = tasks_of(runs_below(runs))
+    trade_off(tasks, tmp_path / "trade_off")
+    with Image.open(tmp_path / "trade_off.png") as image:
+        assert image.width < 2000  # panels below one another, names below them
+    drawn = (tmp_path / "trade_off.svg").read_text()
+    assert all(f"<!-- lora rank={rank} -->" in drawn for rank in range(1, 41))
+
+
+def test_names_are_text_in_the_page():
+    table = Table("a & b", ["<i>method", "x"], [["*lora |*", ""], ["**1 of 2**", "<"]])
+    text = page("<script>alert", [table], ["1 < 2"], [])
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text
+    assert "<td>lora |</td>" in text and "<td><b>1 of 2</b></td>" in text
+    assert "&lt;i&gt;method" in text and "1 &lt; 2" in text
+    assert "\\|" in table.markdown()

@@ -15,10 +15,12 @@ from ruamel.yaml import YAML, YAMLError
 
 from petl_modules.console import Parser
 from petl_modules.errors import UserError
-from petl_modules.grid.jobs import Job, as_text
-from petl_modules.grid.report import read_job, write_report
+from petl_modules.grid.jobs import Job
+from petl_modules.grid.report import write_report
+from petl_modules.grid.runs import read_job
 from petl_modules.grid.schedule import run_here, submit
 from petl_modules.train.config import refuse_misspelt
+from petl_modules.train.labels import folder_name
 
 # Of a file, with what they are if they are not given
 KEYS = {
@@ -66,9 +68,10 @@ def load_benchmark(path: str | Path) -> Benchmark:
     ---------
     path : str or Path
         In yaml. `recipes`: a list of `{recipe: FOLDER, name: NAME, key: value, ...}`;
-        `methods`: a list of names, or of `{method: NAME, key: value, ...}`; and, if
-        wanted, `seeds`, `overrides` (of all jobs), `variants` (a list of overrides,
-        each for all jobs), `output_folder`, `parallel`, `processes`, `slurm`.
+        `methods`: a list of names, or of `{method: NAME, name: NAME, key: value,
+        ...}`; and, if wanted, `seeds`, `overrides` (of all jobs), `variants` (a list of
+        overrides, each for all jobs, which may have a name too), `output_folder`,
+        `parallel`, `processes`, `slurm`. Names are for folders and the report.
 
     Returns
     -------
@@ -145,6 +148,9 @@ def show(benchmark):
 
 def make_jobs(folder, recipe, variant, method, seed, given):
     """The jobs of all folds of one recipe and method."""
+    entries = [dict(variant), dict(method)]
+    names = [plain_name(entry.pop("name", None)) for entry in entries]
+    variant, method = entries
     settings = {**given["overrides"], **recipe["settings"], **variant, **method}
     for key in RESERVED:
         if key in settings and (key != "method" or key not in method):
@@ -152,32 +158,59 @@ def make_jobs(folder, recipe, variant, method, seed, given):
     for key in PATHS:
         if isinstance(settings.get(key), str):
             settings[key] = full_path(settings[key])
-    own = {k: v for k, v in {**variant, **method}.items() if k not in IN_RUN_NAME}
-    label = ",".join(f"{key}={as_text(value)}" for key, value in own.items())
-    home = folder / recipe["name"] / label.replace("/", "-")
+    home = folder / recipe["name"] / home_of(entries, names)
     settings = {**settings, "seed": seed, "output_folder": str(home)}
-    job = Job(recipe["recipe"], tuple(settings.items()), given["processes"])
-    folds = job.config["folds"]
-    if not folds or job.config["fold"] is not None:
-        return [job]
-    return [
-        Job(recipe["recipe"], (*settings.items(), ("fold", fold)), given["processes"])
-        for fold in folds
+    task = recipe["name"] if recipe["named"] else None
+    called = [names[1] or method["method"], names[0]] if any(names) else []
+    name = " ".join(filter(None, called)) or None
+
+    def job(**more):
+        told = tuple({**settings, **more}.items())
+        return Job(recipe["recipe"], told, given["processes"], task, name)
+
+    whole = job()
+    folds = whole.config["folds"]
+    if not folds or whole.config["fold"] is not None:
+        return [whole]
+    return [job(fold=fold) for fold in folds]
+
+
+def home_of(entries, names):
+    """The folder of a variant's and a method's runs: their names, or what they set."""
+    own = [
+        {key: value for key, value in entry.items() if key not in IN_RUN_NAME}
+        for entry in entries
     ]
+    if not any(names):
+        return folder_name({**own[0], **own[1]})
+    parts = [name or folder_name(o) for name, o in zip(names, own, strict=True)]
+    return ",".join(filter(None, parts))
+
+
+def plain_name(name):
+    """A name that a file gives, which must do for a folder; None stays."""
+    if name is None:
+        return None
+    if not str(name).strip() or "/" in str(name) or str(name).startswith("."):
+        raise UserError(f"The name {name!r} is none for a folder: choose another one.")
+    return str(name).strip()
 
 
 def recipes_of(given, path):
-    """`{recipe, name, settings}` of each."""
+    """`{recipe, name, named, settings}` of each."""
     found = []
     for entry in given["recipes"]:
         entry = {"recipe": entry} if isinstance(entry, str) else dict(entry)
         if not isinstance(entry.get("recipe"), str):
             raise UserError(f"{path} has an entry of recipes without recipe: {entry}.")
         recipe = entry.pop("recipe")
+        named = "name" in entry
         name = str(entry.pop("name", recipe))
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise UserError(f"{path}: give the recipe {recipe} a name.")
-        found.append({"recipe": recipe, "name": name, "settings": entry})
+        found.append(
+            {"recipe": recipe, "name": name, "named": named, "settings": entry}
+        )
     return found
 
 

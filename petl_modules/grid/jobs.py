@@ -15,6 +15,7 @@ from pathlib import Path
 from petl_modules.errors import Damaged
 from petl_modules.files import lock, write_json
 from petl_modules.train.config import load_config
+from petl_modules.train.labels import as_text
 from petl_modules.train.recipes import HPARAMS, TRAIN, recipe_folder
 from petl_modules.train.refusals import with_full_paths
 from petl_modules.train.results import RESULTS, finished, read_results, run_folder
@@ -38,6 +39,8 @@ class Job:
         `(key, value)` of the command line, checked as the recipe checks them.
     processes : int
         That train together, by torchrun.
+    task, name : str or None
+        What a report calls the recipe and the method, if not by their own names.
 
     Raises
     ------
@@ -48,6 +51,8 @@ class Job:
     recipe: str
     settings: tuple
     processes: int = 1
+    task: str | None = None
+    name: str | None = None
 
     def __post_init__(self):
         _ = self.config  # refuses what the recipe would refuse
@@ -172,11 +177,6 @@ def failure(folder):
         return None
     except (ValueError, KeyError):
         return f"{folder / FAILURE} is damaged"
-
-
-def as_text(value):
-    """A value as the command line takes it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 # Helpers

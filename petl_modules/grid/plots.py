@@ -1,29 +1,36 @@
 """Plots of results, each as PNG and SVG."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import cycle
+from math import ceil
+from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from petl_modules.grid.rows import Task
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, unit
 from petl_modules.tasks.pictures import confusion_matrix
 
 MARKERS = "osD^vP*X<>"
 PANEL = (4.6, 3.8)  # inches
+ACROSS = 3  # panels, at most
+LETTER = 0.075  # inches, of a legend's text
+LINE = 0.17  # inches
 
 
-def trade_off(tasks, stem):
+def trade_off(tasks: Sequence[Task], stem: Path) -> Path:
     """A metric against trained parameters, with the Pareto front: for each task a
-    panel, for each row a point with its standard deviation. Of few-shot rows those of
-    the most clips are shown.
+    panel, for each row a point with its deviation over seeds, or over folds where there
+    is one seed. Of few-shot rows those of the most clips are shown.
 
     Arguments
     ---------
-    tasks : list of petl_modules.grid.report.Task
+    tasks : list of petl_modules.grid.rows.Task
     stem : Path
         Of the files, without suffix.
 
@@ -40,7 +47,7 @@ def trade_off(tasks, stem):
             if row.few_shot != most:
                 continue
             size, mean = sum(row.trained.values()), row.mean(task.metric)
-            std = row.std(task.metric)
+            std = row.error(task.metric)
             look = {"linestyle": "none", **looks[row.label]}
             axes.errorbar(size, mean, yerr=std, label=row.label, **look)
             points.append((size, mean))
@@ -53,7 +60,7 @@ def trade_off(tasks, stem):
     return save(with_legend(figure, panels), stem)
 
 
-def few_shot_curves(tasks, stem):
+def few_shot_curves(tasks: Sequence[Task], stem: Path) -> Path:
     """A metric against training clips per class; arguments and result as of
     `trade_off`."""
     figure, panels = side_by_side(len(tasks))
@@ -62,7 +69,7 @@ def few_shot_curves(tasks, stem):
         curves, ticks = defaultdict(list), shots_of(task)
         for row in task.rows:
             point = ticks.index(row.few_shot), row.mean(task.metric)
-            curves[row.label].append((*point, row.std(task.metric) or 0.0))
+            curves[row.label].append((*point, row.error(task.metric) or 0.0))
         for name, curve in curves.items():
             x, means, stds = zip(*curve, strict=True)
             axes.errorbar(x, means, yerr=stds, label=name, **looks[name])
@@ -73,7 +80,7 @@ def few_shot_curves(tasks, stem):
     return save(with_legend(figure, panels), stem)
 
 
-def confusions(pairs, title, stem):
+def confusions(pairs: Sequence[tuple[str, str]], title: str, stem: Path) -> Path:
     """How often each class is taken for each, in percent of its clips.
 
     Arguments
@@ -94,7 +101,9 @@ def confusions(pairs, title, stem):
     return save(figure, stem)
 
 
-def pareto_front(points, lower=False):
+def pareto_front(
+    points: Sequence[tuple[float, float]], lower: bool = False
+) -> list[tuple[float, float]]:
     """The points `(size, value)` that no other beats with as few parameters.
 
     Example
@@ -113,28 +122,42 @@ def pareto_front(points, lower=False):
 
 
 def side_by_side(count):
-    """A figure with so many panels in a row."""
+    """A figure with so many panels, a few in a row."""
+    across = min(count, ACROSS)
+    down = ceil(count / across)
     figure, panels = pyplot.subplots(
-        1,
-        count,
-        figsize=(PANEL[0] * count + 1.5, PANEL[1]),
+        down,
+        across,
+        figsize=(PANEL[0] * across, PANEL[1] * down),
         squeeze=False,
         layout="constrained",
     )
-    for axes in panels[0]:
+    panels = list(panels.flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    for axes in panels[:count]:
         axes.grid(alpha=0.3)
-    return figure, panels[0]
+    return figure, panels[:count]
 
 
 def with_legend(figure, panels):
-    """The figure, every name once."""
+    """The figure, every name once, below the panels; it grows with the names."""
     entries = {}
     for axes in panels:
-        handles, names = axes.get_legend_handles_labels()
-        entries |= {
-            n: h for n, h in zip(names, handles, strict=True) if n not in entries
-        }
-    figure.legend(entries.values(), entries.keys(), loc="outside right upper")
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    width, height = figure.get_size_inches()
+    room = max(map(len, entries)) * LETTER + 0.8
+    columns = max(1, min(len(entries), int(width / room)))
+    lines = ceil(len(entries) / columns)
+    figure.set_size_inches(max(width, room + 0.4), height + lines * LINE + 0.3)
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize="small",
+    )
     return figure
 
 

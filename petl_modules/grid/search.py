@@ -17,10 +17,11 @@ from optuna.trial import TrialState
 from petl_modules.console import Parser, above_zero
 from petl_modules.errors import UserError
 from petl_modules.files import lock
-from petl_modules.grid.jobs import LOCK, Job, as_text, run_job
+from petl_modules.grid.jobs import LOCK, Job, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
 from petl_modules.train.config import split
+from petl_modules.train.labels import as_text, folder_name
 from petl_modules.train.results import HARMLESS
 
 RANGE = 10  # times smaller and larger than the method's own learning rate
@@ -157,7 +158,7 @@ def run_trial(study, space, recipe, settings, folder):
     """One trial, and a line about it."""
     trial = study.ask(space)
     params = rounded(trial.params)
-    label = ",".join(f"{key}={as_text(value)}" for key, value in params.items())
+    label = folder_name(params)
     given = {**settings, **params, "output_folder": str(folder / label)}
     job = Job(recipe, tuple(given.items()))
     reason = run_job(job.command(), job.folder)

@@ -1,0 +1,285 @@
+"""Runs as rows of a table: what is averaged, what it is called, and how sure it is."""
+
+import csv
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from petl_modules.errors import UserError
+from petl_modules.grid.intervals import Interval, bootstrap, over_runs, wilson
+from petl_modules.grid.runs import Run
+from petl_modules.methods import method_table
+from petl_modules.tasks.metrics import lower_is_better, main_metric, scale
+from petl_modules.train.labels import shown
+from petl_modules.train.results import HARMLESS
+from petl_modules.use.adapter_file import TENSORS
+
+PUBLISHED = Path(__file__).parent.parent / "hparams" / "published.csv"
+REPEATED = {"seed", "fold"}
+OWN_COLUMN = {"method", "few_shot", "source", "recipe", "dataset", "task"}
+OF_CLIPS = "accuracy"  # the metric that is a mean over clips
+PROBE = "linear"
+
+
+@dataclass
+class Row:
+    """Runs that differ in seed and fold only.
+
+    Attributes
+    ----------
+    settings : dict
+    label : str
+        The method, and what tells it from other rows of the same method.
+    runs, missing : list of Run
+    probe : Row or None
+        The linear probe's row that this one is compared with.
+    """
+
+    settings: dict
+    label: str = ""
+    runs: list[Run] = field(default_factory=list)
+    missing: list[Run] = field(default_factory=list)
+    probe: "Row | None" = None
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.settings["method"]
+
+    @property
+    def few_shot(self) -> int | None:
+        """Training clips per class, None for all."""
+        return self.settings["few_shot"]
+
+    def values(self, metric: str, split: str = "test") -> list[float]:
+        """The metric of every run, as shown."""
+        by = scale(metric)
+        return [run.result["metrics"][split][metric] * by for run in self.runs]
+
+    def mean(self, metric: str, split: str = "test") -> float:
+        """The metric's mean over runs, as shown."""
+        return statistics.mean(self.values(metric, split))
+
+    def by(self, key: str, metric: str) -> list[float]:
+        """The metric's means over the runs of one seed (`key="seed"`), or one fold."""
+        groups = defaultdict(list)
+        for run, value in zip(self.runs, self.values(metric), strict=True):
+            groups[getattr(run, key)].append(value)
+        return [statistics.mean(group) for group in groups.values()]
+
+    def spread(self, key: str, metric: str) -> float | None:
+        """The standard deviation of the means of seeds (`key="seed"`) or folds; None
+        where there is one."""
+        means = self.by(key, metric)
+        return statistics.stdev(means) if len(means) > 1 else None
+
+    def error(self, metric: str) -> float | None:
+        """The length of an error bar: the deviation over seeds, or else over folds."""
+        over_seeds = self.spread("seed", metric)
+        return self.spread("fold", metric) if over_seeds is None else over_seeds
+
+    def interval(self, metric: str) -> Interval | None:
+        """Where the mean lies with 95 %, as shown: over clips if each is right or
+        wrong, otherwise over seeds; None where too little is known."""
+        clips = self.clips if metric == OF_CLIPS else None
+        if not clips:
+            return over_runs(self.by("seed", metric))
+        whole = all(score in (0, 1) for score in clips.values())
+        scores = [*clips.values()]
+        found = wilson(round(sum(scores)), len(scores)) if whole else bootstrap(scores)
+        return found[0] * scale(metric), found[1] * scale(metric)
+
+    def above_probe(self, metric: str) -> tuple[float, Interval | None] | None:
+        """The paired difference to the linear probe, as shown, and its interval: over
+        clips that both were tested on, or over runs of one seed and fold."""
+        if self.probe is None or self.probe is self:
+            return None
+        ours, theirs = self.clips, self.probe.clips
+        if metric == OF_CLIPS and ours and theirs and ours.keys() == theirs.keys():
+            gains = [(ours[clip] - theirs[clip]) * scale(metric) for clip in ours]
+            return statistics.mean(gains), bootstrap(gains)
+        probe = {
+            (run.seed, run.fold): value
+            for run, value in zip(
+                self.probe.runs, self.probe.values(metric), strict=True
+            )
+        }
+        gains = [
+            value - probe[run.seed, run.fold]
+            for run, value in zip(self.runs, self.values(metric), strict=True)
+            if (run.seed, run.fold) in probe
+        ]
+        return (statistics.mean(gains), over_runs(gains)) if gains else None
+
+    @cached_property
+    def clips(self) -> dict[str, float] | None:
+        """How often each test clip was right, over the seeds; None if not known."""
+        right = defaultdict(list)
+        for run in self.runs:
+            try:
+                rows = run.predictions
+            except UserError:
+                return None
+            if rows is None:
+                return None
+            for clip, label, prediction in rows:
+                right[clip].append(float(label == prediction))
+        return {clip: statistics.mean(scores) for clip, scores in right.items()}
+
+    @cached_property
+    def trained(self) -> dict[str, int]:
+        """Trained parameters: `{petl, norms, head}`."""
+        sizes = self.runs[0].result["parameters"]
+        return {key: sizes[key] for key in ("petl", "norms", "head")}
+
+    @property
+    def stored(self) -> int | None:
+        """Bytes of the adapter file, or None."""
+        path = self.runs[0].folder / TENSORS
+        return path.stat().st_size if path.exists() else None
+
+    @property
+    def seconds(self) -> float:
+        """Of one run, on average."""
+        return statistics.mean(run.result["seconds"] for run in self.runs)
+
+    @property
+    def peak(self) -> float:
+        """MiB, of the run that needed most."""
+        return max(run.result["peak_memory_mib"] for run in self.runs)
+
+
+@dataclass
+class Task:
+    """A recipe's rows, and those of papers.
+
+    Attributes
+    ----------
+    name : str
+    metric : str
+    rows : list of Row
+        With at least one finished run each.
+    published : list of dict
+    """
+
+    name: str
+    metric: str
+    rows: list[Row]
+    published: list[dict]
+
+
+def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
+    """Runs as tasks and rows, in the order of names and of the methods' table.
+
+    Arguments
+    ---------
+    runs : list of Run
+    metric : str or None
+        One of those in results.json; None takes the one that chose the epoch.
+
+    Raises
+    ------
+    UserError
+        For a metric that a task does not have.
+    """
+    rows = {}
+    for run in runs:
+        if run.settings is not None:
+            key = task_name(run), identity(run.settings)
+            row = rows.setdefault(key, Row(run.settings))
+            (row.missing if run.result is None else row.runs).append(run)
+    groups = defaultdict(list)
+    for (name, _), row in rows.items():
+        if row.runs:
+            groups[name].append(row)
+    tasks = []
+    for name, group in sorted(groups.items()):
+        label(group)
+        group.sort(key=place)
+        chosen = metric_of(name, group, metric)
+        for row in group:
+            row.probe = probe_of(row, group, chosen)
+        tasks.append(Task(name, chosen, group, published(group[0].settings, chosen)))
+    return tasks
+
+
+# Helpers
+
+
+def identity(settings):
+    """What runs share that are averaged."""
+    kept = {k: v for k, v in settings.items() if k not in HARMLESS | REPEATED}
+    return tuple(sorted((key, repr(value)) for key, value in kept.items()))
+
+
+def label(rows):
+    """Name the rows of one task: as a benchmark's file does, or by their methods and
+    what tells them apart."""
+    names = [row.runs[0].name or row.method for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        same = [r for r, other in zip(rows, names, strict=True) if other == name]
+        apart = [
+            shown(key, value)
+            for key, value in row.settings.items()
+            if key not in HARMLESS | REPEATED | OWN_COLUMN
+            and value is not None
+            and any(other.settings.get(key) != value for other in same)
+        ]
+        row.label = " ".join([name, *apart])
+
+
+def probe_of(row, rows, metric):
+    """The linear probe of the same data and backbone: of several, the one that
+    validated best."""
+    found = [
+        other
+        for other in rows
+        if other.method == PROBE
+        and all(
+            other.settings.get(k) == row.settings.get(k) for k in ("few_shot", "source")
+        )
+    ]
+    best = min if lower_is_better(metric) else max
+    return best(found, key=lambda r: r.mean(metric, "valid")) if found else None
+
+
+def place(row):
+    """Where a row stands: by clips per class, the methods' table, and label."""
+    shots = float("inf") if row.few_shot is None else row.few_shot
+    return shots, [*method_table()].index(row.method), row.label
+
+
+def task_name(run):
+    """What a benchmark calls it, or the recipe, and its task where it has several."""
+    settings = run.settings
+    return run.task or " ".join(
+        filter(None, [settings["recipe"], settings.get("task")])
+    )
+
+
+def metric_of(name, rows, wanted):
+    """The metric that a task's table shows."""
+    known = rows[0].runs[0].result["metrics"]["test"]
+    if wanted is None:
+        return main_metric(rows[0].settings, known)
+    if wanted not in known:
+        raise UserError(
+            f"There is no metric {wanted} of {name}, but {', '.join(known)}."
+        )
+    return wanted
+
+
+def published(settings, metric):
+    """The figures of papers for a task."""
+    with open(PUBLISHED, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    task = settings.get("task") or ""
+    return [
+        row
+        for row in rows
+        if (row["recipe"], row["task"], row["metric"])
+        == (settings["recipe"], task, metric)
+    ]
