@@ -17,6 +17,9 @@ from petl_modules.errors import UserError
 
 def quiet() -> None:
     """Show the project's own messages, and of libraries only what matters."""
+    for stream in (sys.stdout, sys.stderr):  # names that a terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if os.environ.get("RANK", "0") != "0":  # one process of several speaks
         logging.getLogger().setLevel(logging.ERROR)

@@ -99,7 +99,7 @@ class WaveformBackbone(Backbone):
         hidden = projected if isinstance(projected, torch.Tensor) else projected[0]
         mask = valid(counts, hidden.shape[1])
         hidden = hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
-        hidden = hidden + encoder.pos_conv_embed(hidden)
+        hidden = hidden + positions(encoder.pos_conv_embed, hidden, mask)
         if not self.stable:
             hidden = encoder.layer_norm(hidden)
         return Tokens(encoder.dropout(hidden), mask)
@@ -174,6 +174,28 @@ def fused_relative_attention():
             return output, None, position_bias
 
     return FusedRelativeAttention
+
+
+def positions(embedding, hidden, mask):
+    """The convolutional position embedding, which reads zeros after a clip.
+
+    Where it normalises its input first, as HuBERT's with `conv_pos_batch_norm` does,
+    that makes something else of padding, and of a batch's statistics: padding is zero
+    again behind it, and the statistics are those of pretraining, in training too.
+    """
+    norm = getattr(embedding, "batch_norm", None)
+    if norm is None:
+        return embedding(hidden)
+    hidden = F.batch_norm(
+        hidden.transpose(1, 2),
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        eps=norm.eps,
+    )
+    hidden = hidden.masked_fill(~mask.unsqueeze(1), 0.0)
+    return embedding.activation(embedding.padding(embedding.conv(hidden))).mT
 
 
 def standardised(wavs, counts):

@@ -82,7 +82,7 @@ def make_datasets(
                 progress,
             )
             dataset.add_dynamic_item(known.get, takes="wav", provides="features")
-            dataset.set_output_keys(["id", "features", task.target])
+            dataset.set_output_keys(["id", "wav", "features", task.target])
     return sets
 
 

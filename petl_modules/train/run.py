@@ -85,6 +85,7 @@ def run_one(
         info = {k: result[k] for k in ("recipe", "dataset", "task", "metrics")}
         save_adapter(folder, model, head, {"labels": prepared.labels, **info})
         write_json(folder / RESULTS, result)  # last: its presence says all is there
+        brain.task.draw(folder)
         for checkpoints in folder.glob("**/checkpoints"):  # were for going on
             shutil.rmtree(checkpoints)
     return result

@@ -60,11 +60,11 @@ class SpeechFeatures:
 
     def mel(self, wav):
         """`(samples,)` to the log-mel spectrogram `(frames, n_mels)`, in nepers."""
-        return self._mel(audio=wav)[0].T
+        return self._framed(wav)[0].T
 
     def energy(self, wav):
         """`(samples,)` to the loudness of each frame, from 0 to 1 within the clip."""
-        return self._mel(audio=wav)[1].nan_to_num()
+        return self._framed(wav)[1].nan_to_num()
 
     def pitch(self, wav):
         """`(samples,)` to `ln(F0 / 150 Hz)` of each frame, 0 where unvoiced; WORLD's
@@ -83,6 +83,14 @@ class SpeechFeatures:
         f0 = np.pad(f0, (0, max(0, frames - len(f0))))[:frames]
         logs = np.log(np.maximum(f0, low) / REFERENCE_HZ)
         return torch.from_numpy(np.where(f0 > 0, logs, 0.0)).float()
+
+    def _framed(self, wav):
+        """Mel bins and loudness of each frame; a clip that is shorter than what its
+        edges are mirrored from ends in silence."""
+        frames = len(wav) // self.hop_length + 1
+        short = self.settings["n_fft"] // 2 + 1 - len(wav)
+        parts = self._mel(audio=torch.nn.functional.pad(wav, (0, max(0, short))))
+        return [part[..., :frames] for part in parts]
 
     def cached(self, folder, dataset, progress=True):
         """Pitch and energy of every clip of a data set, computed once.

@@ -1,6 +1,7 @@
 """Speech from text: the loss and the judging of FastSpeech 2."""
 
 import csv
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -253,7 +254,7 @@ class TTS(Task):
         """A picture and two sounds of one sentence; returns the picture's figure and
         the synthesised waveform."""
         folder.mkdir(parents=True, exist_ok=True)
-        name = row["id"].replace("/", "_")
+        name = str(Path(row["id"]).with_suffix("")).replace("/", "_")
         wav, figure = self.vocoder(row["mel"]), spectrograms(row)
         figure.savefig(folder / f"{name}.png", dpi=100)
         rate = self.features.sample_rate
@@ -324,8 +325,9 @@ def over_clips(values, mask):
 
 
 def to_numpy(tensor):
-    """A tensor's values."""
-    return tensor.detach().cpu().numpy()
+    """A tensor's values; numpy has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def mean(values):
