@@ -131,6 +131,10 @@ class LayerPoints:
                 tokens = function(tokens)
         return tokens
 
+    def has_functions(self) -> bool:
+        """Whether any function changes the tokens that enter."""
+        return any(owner is self.hooks.turn for owner, _ in self.functions)
+
     def on_block_output(self, function: Callable) -> None:
         """Replace the feed-forward block's output h, its residual included, by
         `function(h, mask)`; where a norm ends the layer that is what it reads."""

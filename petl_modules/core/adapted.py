@@ -103,7 +103,8 @@ class AdaptedModel(nn.Module):
             self._train_side_modules(part)
         if not self._kinds:
             raise UserError(
-                f"Nothing would train: {backbone.source} has a head of its own, and "
+                f"Nothing would train: {backbone.source} has "
+                f"{'a head' if backbone.has_head else 'no last norm'} of its own, and "
                 "linear adds nothing to it."
             )
         self.train()
@@ -148,6 +149,10 @@ class AdaptedModel(nn.Module):
         """What enters each layer at the tokens of silence, `(tokens, hidden)` a layer;
         None where silence has no meaning."""
         return self.backbone.silent_inputs()
+
+    def takes_prefix(self, layer):
+        """Whether a layer's attention lets learned keys and values act."""
+        return self.backbone.takes_prefix(layer)
 
     @property
     def feature_encoder(self):
