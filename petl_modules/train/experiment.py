@@ -39,8 +39,10 @@ def run_command(prepare: Callable, path: str, arguments: list[str]) -> None:
     """Check a command line, then run what it asks for."""
     from petl_modules.train import refusals
     from petl_modules.train.config import load_config, refuse_unread
+    from petl_modules.train.labels import with_own_folder
 
-    config = refusals.with_full_paths(load_config(path, arguments, prepare))
+    config = with_own_folder(load_config(path, arguments, prepare), prepare)
+    config = refusals.with_full_paths(config)
     refuse_unread(config, prepare)
     refusals.refuse_folds(config)
     refusals.refuse_device(config)

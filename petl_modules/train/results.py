@@ -22,6 +22,7 @@ HARMLESS = {
     "folds",
     "num_classes",
     "labels",
+    "own_data",
     "device",
     "num_workers",
     "audio_cache_mib",
