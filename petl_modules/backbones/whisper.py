@@ -91,6 +91,7 @@ class WhisperBackbone(Backbone):
     def convolved(self, mel, time):
         """Log-mel features to the first `time` tokens of the first layer."""
         encoder = self.encoder
+        mel = mel.to(encoder.conv1.weight.dtype)
         hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel))))
         hidden = hidden.transpose(1, 2)[:, :time]
         hidden = hidden + encoder.embed_positions.weight[:time]
@@ -202,10 +203,12 @@ class WhisperWithDecoder(WhisperBackbone):
         if text is None:
             return tokens
         sound, _ = tokens.in_time()
-        states = self.model.model.decoder(
-            input_ids=text, encoder_hidden_states=sound, use_cache=False
-        )
-        return Written(self.model.proj_out(states.last_hidden_state), sound)
+        sound = sound.to(self.model.dtype)
+        with self.as_held(sound.device.type):
+            states = self.model.model.decoder(
+                input_ids=text, encoder_hidden_states=sound, use_cache=False
+            )
+            return Written(self.model.proj_out(states.last_hidden_state), sound)
 
     def write(self, sound, language=None, speech_task="transcribe", num_beams=1):
         """The best texts for the encoder's hidden states, a list of str.
@@ -220,12 +223,13 @@ class WhisperWithDecoder(WhisperBackbone):
         spoken = {"language": language, "task": speech_task}
         if self.multilingual:
             self.complete_settings()
-        numbers = self.model.generate(
-            encoder_outputs=BaseModelOutput(sound),
-            num_beams=num_beams,
-            max_length=self.longest_text,
-            **(spoken if self.multilingual else {}),
-        )
+        with self.as_held(sound.device.type):
+            numbers = self.model.generate(
+                encoder_outputs=BaseModelOutput(sound.to(self.model.dtype)),
+                num_beams=num_beams,
+                max_length=self.longest_text,
+                **(spoken if self.multilingual else {}),
+            )
         return self.spelt(numbers)
 
     def numbers(self, text, language=None, speech_task="transcribe"):

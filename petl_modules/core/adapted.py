@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from petl_modules.core.precision import DTYPES, HeldModel
 from petl_modules.errors import UserError, one_of
 
 
@@ -80,6 +81,7 @@ class AdaptedModel(nn.Module):
         self.awake = []  # modules of the backbone that follow train mode
         self.asleep = []  # modules within these that do not
         self.merged = False
+        self._held = None
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
         self.places = {}  # name of a module -> (method, layer, site)
@@ -241,6 +243,43 @@ class AdaptedModel(nn.Module):
             for name, tensor in self.trained_state().items():
                 tensor.copy_(state[name])
 
+    # Precision
+
+    def hold_base(self, precision):
+        """Hold what is frozen in a type of its own, `petl_modules.core.precision`.
+
+        Nothing is held in full fine-tuning, and fingerprint, adapter file and merging
+        are those of float32.
+
+        Arguments
+        ---------
+        precision : str
+            fp32 or bf16.
+
+        Raises
+        ------
+        UserError
+            For another precision, or a backbone that runs in float32 alone.
+        """
+        one_of("base_precision", precision, DTYPES)
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+        narrow = precision != "fp32" and not self.awake
+        if narrow and not getattr(self.backbone, "can_be_held", False):
+            raise UserError(
+                f"base_precision={precision}: {self.source} runs in float32 alone."
+            )
+        if narrow:
+            self._held = HeldModel(self.backbone.model, precision)
+        for points in self.parts.values():
+            points.hooks.held = narrow
+
+    @property
+    def base_precision(self):
+        """The type in which what is frozen is held: fp32 or bf16."""
+        return "fp32" if self._held is None else self._held.precision
+
     # Merging
 
     def merge(self):
@@ -258,6 +297,7 @@ class AdaptedModel(nn.Module):
                 "a linear projection."
             )
         if not self.merged:
+            self.hold_base("fp32")  # what is folded in, and what into, is float32
             for method in self.methods:
                 method.merge(self)
             self.backbone.serve(None)
@@ -298,7 +338,7 @@ class AdaptedModel(nn.Module):
             tokens = self(wavs, wav_lens, all_layers=head.weighted_sum)
         finally:
             handle.remove()
-        plain = F.layer_norm(seen[-1], norm.normalized_shape, eps=norm.eps)
+        plain = F.layer_norm(seen[-1].float(), norm.normalized_shape, eps=norm.eps)
         last = replace(tokens, hidden=plain)
         return head.features((*head.layers(tokens)[:-1], last))
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
 from petl_modules.core.masking import masked_mean
+from petl_modules.core.recompute import second_time
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import Layers, Parts, Probability, Reduction, Size
 from petl_modules.methods.base import Method, bottleneck_width
@@ -331,7 +332,8 @@ class MaskedBatchNorm(nn.Module):
             mean = sums / count
             squares = ((wide - mean).square() * weights).sum((0, 1))
             var = over_processes(squares) / count
-            self._follow(mean, var, count)
+            if not second_time():
+                self._follow(mean, var, count)
         scale = (var + self.eps).rsqrt() * self.weight
         return (((wide - mean) * scale + self.bias) * weights).to(x.dtype)
 

@@ -89,6 +89,7 @@ class FastSpeech2Backbone(Backbone):
         The speakers' tensors of the file, for the head to start from.
     """
 
+    can_be_held = False
     side_modules = {
         "durations": ("durPred",),
         "pitch": ("pitchPred", "pitchEmbed"),
