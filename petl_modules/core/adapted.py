@@ -10,6 +10,9 @@ from petl_modules.core.precision import DTYPES, HeldModel
 from petl_modules.errors import UserError, one_of
 
 
+RECOMPILE_LIMIT = 64  # graphs of one layer's code, for layers that differ
+
+
 @dataclass(frozen=True)
 class Group:
     """Parameters that train together.
@@ -266,7 +269,7 @@ class AdaptedModel(nn.Module):
             self._held.release()
             self._held = None
         narrow = precision != "fp32" and not self.awake
-        if narrow and not getattr(self.backbone, "can_be_held", False):
+        if narrow and not self.can_be_held:
             raise UserError(
                 f"base_precision={precision}: {self.source} runs in float32 alone."
             )
@@ -276,9 +279,42 @@ class AdaptedModel(nn.Module):
             points.hooks.held = narrow
 
     @property
+    def can_be_held(self):
+        """Whether the backbone can run in a narrow type."""
+        return getattr(self.backbone, "can_be_held", False)
+
+    @property
     def base_precision(self):
         """The type in which what is frozen is held: fp32 or bf16."""
         return "fp32" if self._held is None else self._held.precision
+
+    # Speed and memory
+
+    def compile_layers(self):
+        """Compile every Transformer layer with what is hooked into it.
+
+        Layers share their graphs: one is made for a first length, one for all others,
+        and again where padding is masked.
+        """
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+        for points in self.parts.values():
+            for layer in points.layers:
+                layer.module.compile()
+
+    def compute_layers_again(self):
+        """Let the backward pass compute every layer again, instead of keeping what it
+        needs of it.
+
+        Raises
+        ------
+        UserError
+            For a backbone that cannot.
+        """
+        if not self.can_be_held:
+            raise UserError(
+                f"gradient_checkpointing: {self.source} keeps what its layers compute."
+            )
+        self.backbone.checkpointing = True
 
     # Merging
 

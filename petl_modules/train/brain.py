@@ -84,7 +84,8 @@ class PetlBrain(sb.Brain):
     def init_optimizers(self):
         """AdamW, with groups that weight decay spares, and the schedule."""
         groups = self.task_model.parameter_groups(self.hparams.decay_all)
-        self.optimizer = self.opt_class(groups)
+        fused = {"fused": True} if self.on_gpu else {}
+        self.optimizer = self.opt_class(groups, **fused)
         self.optimizers_dict = {"optimizer": self.optimizer}
         steps = self.counter.limit * self.steps_per_epoch
         warmup = round(self.hparams.warmup * steps)
@@ -94,6 +95,11 @@ class PetlBrain(sb.Brain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
             self.checkpointer.add_recoverable("scheduler", self.scheduler)
+
+    @property
+    def on_gpu(self):
+        """Whether it trains on a GPU."""
+        return torch.device(self.device).type == "cuda"
 
     @property
     def steps_per_epoch(self):

@@ -28,6 +28,7 @@ from petl_modules.train.checkpoints import WholeCheckpointer
 from petl_modules.train.config import Config
 from petl_modules.train.provenance import commit, versions
 from petl_modules.train.results import CHECKPOINTS, HPARAMS, RESULTS
+from petl_modules.train.speedups import speed_up
 from petl_modules.use.adapter_file import save_adapter
 
 
@@ -76,6 +77,7 @@ def run_one(
         "peak_memory_mib": round(peak_memory_mib(brain.device), 1),
         "epochs": epochs,
         "best_epoch": brain.counter.current,
+        "computed_in": brain.computed_in,
         "left_out": prepared.broken,
         "versions": versions(),
         "commit": commit(),
@@ -96,6 +98,7 @@ def trained(
 ) -> tuple[PetlBrain, dict]:
     """Train, or go on with it; returns the Brain and the data sets."""
     brain = make_brain(built, prepared, folder)
+    brain.computed_in = speed_up(built.model, built.machine, brain.device)
     reset_peak_memory(brain.device)
     sets = make_datasets(
         prepared,

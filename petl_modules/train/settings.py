@@ -129,6 +129,15 @@ class Machine(Section):
         The precision of training; what trains is always kept in fp32.
     eval_precision : str
         The precision of evaluation.
+    base_precision : str or None
+        What frozen weights, and what flows through them, are held in; null is bf16 on a
+        GPU where precision is bf16, and else fp32.
+    tf32 : bool
+        Whether float32 products on a GPU read their factors with 10 bits.
+    compile : bool
+        Whether every layer is compiled, which takes a minute at the start.
+    gradient_checkpointing : bool
+        Whether each layer is computed again in the backward pass, to save memory.
     grad_accumulation_factor : int
         Batches whose gradients are summed for one step.
     max_grad_norm : float
@@ -146,6 +155,10 @@ class Machine(Section):
     device: str | None = None
     precision: Precision = "fp32"
     eval_precision: Precision = "fp32"
+    base_precision: Literal["fp32", "bf16"] | None = None
+    tf32: bool = True
+    compile: bool = False
+    gradient_checkpointing: bool = False
     grad_accumulation_factor: PositiveInt = 1
     max_grad_norm: NotNegative = 5.0
     ckpt_interval_minutes: NotNegative = 10
