@@ -9,7 +9,6 @@ from torch import nn
 from petl_modules.core.precision import DTYPES, HeldModel
 from petl_modules.errors import UserError, one_of
 
-
 RECOMPILE_LIMIT = 64  # graphs of one layer's code, for layers that differ
 
 
