@@ -12,6 +12,7 @@ from petl_modules.backbones import load_backbone
 from petl_modules.backbones.ast import ASTBackbone
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.measure import saved_activations
+from petl_modules.core.precision import base_precision, hold_base
 from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead
 
@@ -39,7 +40,7 @@ def test_what_trains_stays_in_float32(checkpoints, family, case, autocast):
     model, head = build(checkpoints[family], case)
     expected = loss_of(model, head)
     print_ = model.backbone.fingerprint()
-    model.hold_base("bf16")
+    hold_base(model, "bf16")
     trained = model.trained_parameters()
     frozen = [p for p in model.backbone.model.parameters() if not p.requires_grad]
     held = case != "full"
@@ -61,10 +62,10 @@ def test_held_and_released_is_what_it_was(checkpoints, family, case):
     wavs, lens = batch((9600, 5000))
     model.eval()
     expected, state = model(wavs, lens).hidden, copy.deepcopy(model.state_dict())
-    model.hold_base("bf16")
-    assert model.base_precision == ("fp32" if case == "full" else "bf16")
+    hold_base(model, "bf16")
+    assert base_precision(model) == ("fp32" if case == "full" else "bf16")
     assert model(wavs, lens).hidden.dtype == torch.float32
-    model.hold_base("fp32")
+    hold_base(model, "fp32")
     after = model.state_dict()
     assert all(torch.equal(t, after[name]) for name, t in state.items())
     assert torch.equal(model(wavs, lens).hidden, expected)
@@ -77,7 +78,7 @@ def test_merging_starts_from_float32(checkpoints, family):
         with torch.no_grad():
             for tensor in model.petl.parameters():
                 tensor.fill_(0.01)
-        model.hold_base(precision)
+        hold_base(model, precision)
         model.merge()
         weights.append(model.backbone.model.state_dict())
     assert all(torch.equal(t, weights[1][name]) for name, t in weights[0].items())
@@ -100,7 +101,7 @@ def test_a_held_base_keeps_less_for_the_backward_pass(method):
         model = AdaptedModel(
             ASTBackbone(ASTModel(config).eval(), "tiny", said), make_method(method)
         )
-        model.hold_base(precision)
+        hold_base(model, precision)
         head = ClassificationHead(96, 3)
         with saved_activations(model) as count:
             loss_of(model, head, autocast=True, lengths=(16000, 16000, 16000))
@@ -140,4 +141,4 @@ def test_a_base_that_runs_in_float32_alone_is_refused(tmp_path):
     backbone = load_backbone(tiny_speech_base(tmp_path))
     model = AdaptedModel(backbone, make_method("lora"))
     with pytest.raises(UserError, match="float32 alone"):
-        model.hold_base("bf16")
+        hold_base(model, "bf16")

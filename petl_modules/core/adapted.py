@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from petl_modules.core.precision import DTYPES, HeldModel
+from petl_modules.core.precision import hold_base
 from petl_modules.errors import UserError, one_of
-
-RECOMPILE_LIMIT = 64  # graphs of one layer's code, for layers that differ
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class AdaptedModel(nn.Module):
         self.awake = []  # modules of the backbone that follow train mode
         self.asleep = []  # modules within these that do not
         self.merged = False
-        self._held = None
+        self.held = None  # a HeldModel, where the base is held in a narrow type
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
         self.places = {}  # name of a module -> (method, layer, site)
@@ -245,76 +243,6 @@ class AdaptedModel(nn.Module):
             for name, tensor in self.trained_state().items():
                 tensor.copy_(state[name])
 
-    # Precision
-
-    def hold_base(self, precision):
-        """Hold what is frozen in a type of its own, `petl_modules.core.precision`.
-
-        Nothing is held in full fine-tuning, and fingerprint, adapter file and merging
-        are those of float32.
-
-        Arguments
-        ---------
-        precision : str
-            fp32 or bf16.
-
-        Raises
-        ------
-        UserError
-            For another precision, or a backbone that runs in float32 alone.
-        """
-        one_of("base_precision", precision, DTYPES)
-        if self._held is not None:
-            self._held.release()
-            self._held = None
-        narrow = precision != "fp32" and not self.awake
-        if narrow and not self.can_be_held:
-            raise UserError(
-                f"base_precision={precision}: {self.source} runs in float32 alone."
-            )
-        if narrow:
-            self._held = HeldModel(self.backbone.model, precision)
-        for points in self.parts.values():
-            points.hooks.held = narrow
-
-    @property
-    def can_be_held(self):
-        """Whether the backbone can run in a narrow type."""
-        return getattr(self.backbone, "can_be_held", False)
-
-    @property
-    def base_precision(self):
-        """The type in which what is frozen is held: fp32 or bf16."""
-        return "fp32" if self._held is None else self._held.precision
-
-    # Speed and memory
-
-    def compile_layers(self):
-        """Compile every Transformer layer with what is hooked into it.
-
-        Layers share their graphs: one is made for a first length, one for all others,
-        and again where padding is masked.
-        """
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-        for points in self.parts.values():
-            for layer in points.layers:
-                layer.module.compile()
-
-    def compute_layers_again(self):
-        """Let the backward pass compute every layer again, instead of keeping what it
-        needs of it.
-
-        Raises
-        ------
-        UserError
-            For a backbone that cannot.
-        """
-        if not self.can_be_held:
-            raise UserError(
-                f"gradient_checkpointing: {self.source} keeps what its layers compute."
-            )
-        self.backbone.checkpointing = True
-
     # Merging
 
     def merge(self):
@@ -332,7 +260,7 @@ class AdaptedModel(nn.Module):
                 "a linear projection."
             )
         if not self.merged:
-            self.hold_base("fp32")  # what is folded in, and what into, is float32
+            hold_base(self, "fp32")  # what is folded in, and what into, is float32
             for method in self.methods:
                 method.merge(self)
             self.backbone.serve(None)

@@ -8,14 +8,61 @@ would do it, and its gradients and optimizer state stay in float32.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl_modules.core.hooks import Hooks
+from petl_modules.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from petl_modules.core.adapted import AdaptedModel
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def hold_base(model: "AdaptedModel", precision: str) -> None:
+    """Hold what is frozen in a type of its own.
+
+    Nothing is held in full fine-tuning, and fingerprint, adapter file and merging are
+    those of float32.
+
+    Arguments
+    ---------
+    model : AdaptedModel
+    precision : str
+        fp32 or bf16.
+
+    Raises
+    ------
+    UserError
+        For another precision, or a backbone that runs in float32 alone.
+    """
+    one_of("base_precision", precision, DTYPES)
+    if model.held is not None:
+        model.held.release()
+        model.held = None
+    narrow = precision != "fp32" and not model.awake
+    if narrow and not can_be_held(model):
+        raise UserError(
+            f"base_precision={precision}: {model.source} runs in float32 alone."
+        )
+    if narrow:
+        model.held = HeldModel(model.backbone.model, precision)
+    for points in model.parts.values():
+        points.hooks.held = narrow
+
+
+def base_precision(model: "AdaptedModel") -> str:
+    """What the frozen part of a model is held in, of `DTYPES`."""
+    return "fp32" if model.held is None else model.held.precision
+
+
+def can_be_held(model: "AdaptedModel") -> bool:
+    """Whether a model's backbone can run in a narrow type."""
+    return getattr(model.backbone, "can_be_held", False)
 
 
 class HeldModel:

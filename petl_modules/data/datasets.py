@@ -133,7 +133,7 @@ def batching(loading: Loading, dataset, task, seed: int, shuffle=False) -> dict:
     clip that is longer is a batch of its own. Their number is the same in every epoch;
     which clips they hold and their order hang on seed and epoch.
     """
-    workers = {"num_workers": loading.num_workers, "collate_fn": Batch}
+    workers = {"threads": loading.threads, "collate_fn": Batch}
     if loading.max_batch_seconds is None:
         if not shuffle:
             return {"batch_size": loading.batch_size, **workers}

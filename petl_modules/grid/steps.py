@@ -16,12 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.layers import compile_layers
 from petl_modules.core.measure import (
     host_waits,
     peak_memory_mib,
     reset_peak_memory,
     saved_activations,
 )
+from petl_modules.core.precision import hold_base
 from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead
 
@@ -180,9 +182,9 @@ class Step:
         if row.method == PEFT:
             trained += with_peft(backbone.model, row, options)
         else:
-            self.model.hold_base(row.base)
+            hold_base(self.model, row.base)
         if row.compiled:
-            self.model.compile_layers()
+            compile_layers(self.model)
         head = ClassificationHead(backbone.hidden_size, options.classes)
         self.head = head.to(self.device)
         self.trained = [*trained, *head.parameters()]

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from speechbrain.utils.checkpoints import average_checkpoints
 
+from petl_modules.data.ahead import AheadLoader
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
 from petl_modules.train.losses import Losses
@@ -105,6 +106,17 @@ class PetlBrain(sb.Brain):
     def steps_per_epoch(self):
         """Optimizer steps: batches over accumulation, the last group perhaps short."""
         return -(-self.num_batches // self.grad_accumulation_factor)
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
+    ):
+        """As SpeechBrain's; threads read ahead."""
+        if stage == sb.Stage.TRAIN:
+            loader_kwargs = self._train_loader_specifics(dataset, loader_kwargs)
+        loader = AheadLoader(dataset, **loader_kwargs)
+        if self.checkpointer is not None and ckpt_prefix is not None:
+            self.checkpointer.add_recoverable(ckpt_prefix + stage.name, loader)
+        return loader
 
     def _train_loader_specifics(self, dataset, loader_kwargs):
         """SpeechBrain's hook: batches in an order that hangs on seed and epoch."""

@@ -57,9 +57,9 @@ def refuse_device(config: Config) -> None:
 
 
 def refuse_workers(config: Config) -> None:
-    """Raise a UserError for more processes than this machine can feed."""
+    """Raise a UserError for more threads than this machine can feed."""
     most = max(8, 2 * (os.cpu_count() or 1))
-    if config["num_workers"] > most:
+    if (config["num_workers"] or 0) > most:
         raise UserError(
             f"num_workers={config['num_workers']} is more than this machine of "
             f"{os.cpu_count()} cores can use: at most {most}."

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 
 from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.layers import compile_layers, compute_layers_again
+from petl_modules.core.precision import base_precision, can_be_held, hold_base
 from petl_modules.train.settings import Machine
 
 
@@ -28,17 +30,17 @@ def speed_up(
     base, asked = machine.base_precision, machine.base_precision is not None
     if not asked:
         wide = machine.precision != "bf16" or not on_gpu
-        base = "fp32" if wide or not model.can_be_held else "bf16"
-    model.hold_base(base)
+        base = "fp32" if wide or not can_be_held(model) else "bf16"
+    hold_base(model, base)
     if on_gpu:  # SpeechBrain has switched it on
         torch.backends.cuda.matmul.allow_tf32 = machine.tf32
         torch.backends.cudnn.allow_tf32 = machine.tf32
     if machine.gradient_checkpointing:
-        model.compute_layers_again()
+        compute_layers_again(model)
     if machine.compile:
-        model.compile_layers()
+        compile_layers(model)
     return {
         "precision": machine.precision,
-        "base_precision": model.base_precision,
+        "base_precision": base_precision(model),
         "tf32": on_gpu and machine.tf32,
     }
