@@ -1,11 +1,13 @@
 """Training steps of whole backbones, as fast as the device allows: `petl speed`."""
 
+import copy
 import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
-from petl_modules.backbones import load_backbone
+from petl_modules.backbones import Backbone, load_backbone
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.layers import compile_layers
 from petl_modules.core.measure import (
@@ -120,7 +122,7 @@ def step_table(options: Namespace, batch_size: int, chosen: list[Row]) -> Table:
             f"{found.flops / 1e12:.2f}",
             f"{100 * found.flops / found.seconds / peak:.0f} %",
             f"{found.peak_mib:.0f}",
-            f"{found.saved_mib:.0f}",
+            f"{found.saved_mib:.1f}",
             str(found.waits),
             str(found.breaks) if row.compiled else "",
         )
@@ -171,10 +173,8 @@ class Step:
 
     def __init__(self, row: Row, options: Namespace, batch_size: int) -> None:
         self.row, self.device = row, options.device
-        backbone = load_backbone(
-            options.source,
-            pretrained=not options.random,
-            max_duration=options.seconds,
+        backbone = copy.deepcopy(
+            loaded(options.source, not options.random, options.seconds)
         )
         method = "linear" if row.method == PEFT else row.method
         self.model = AdaptedModel(backbone, make_method(method)).to(self.device)
@@ -188,8 +188,7 @@ class Step:
         head = ClassificationHead(backbone.hidden_size, options.classes)
         self.head = head.to(self.device)
         self.trained = [*trained, *head.parameters()]
-        fused = torch.device(self.device).type == "cuda"
-        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=fused)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=True)
         samples = round(options.seconds * backbone.sample_rate)
         self.wavs = torch.randn(batch_size, samples, device=self.device) * 0.1
         least = SHORTEST if row.padded else 1.0
@@ -217,6 +216,14 @@ class Step:
         with FlopCounterMode(display=False) as counter:
             self()
         return counter.get_total_flops()
+
+
+@cache
+def loaded(source: str, pretrained: bool, seconds: float) -> Backbone:
+    """A backbone, loaded once."""
+    backbone = load_backbone(source, pretrained=pretrained, max_duration=seconds)
+    backbone.fingerprint()
+    return backbone
 
 
 def with_peft(model: torch.nn.Module, row: Row, options: Namespace) -> list:
