@@ -191,6 +191,11 @@ class PetlBrain(sb.Brain):
         if self.judge_start and not self.checkpointer.list_checkpoints():
             self._fit_valid(self.valid_loader, epoch=0, enable=False)
 
+    def _fit_valid(self, valid_set, epoch, enable):
+        """After every `valid_epochs` epochs, and after the last one."""
+        if epoch % self.hparams.valid_epochs == 0 or epoch == self.counter.limit:
+            super()._fit_valid(valid_set=valid_set, epoch=epoch, enable=enable)
+
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)

@@ -99,6 +99,8 @@ class Training(Section):
         Whether the probe counts as epoch 0, which comes out if no epoch is better.
     average : int
         The number of best epochs whose weights are averaged in the end.
+    valid_epochs : int
+        Validation comes after every so many epochs, and after the last.
     patience : int or None
         Epochs without a better validation after which training stops; null: never.
     """
@@ -114,6 +116,7 @@ class Training(Section):
     head_start_lr: Rate = 0.001
     head_start_counts: bool = False
     average: PositiveInt = 1
+    valid_epochs: PositiveInt = 1
     patience: PositiveInt | None = None
 
 

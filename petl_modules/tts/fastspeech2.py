@@ -9,7 +9,9 @@ and why:
   SpeechBrain's reflect the batch's end, and its attention masks of several heads belong
   to other clips of the batch: there, a clip's result depends on its batch;
 - durations are rounded, not cut off, and no symbol is skipped;
-- the aligner knows that speech runs along the text (the prior of arXiv 2108.10447).
+- durations may be found before training instead of learned (`forced_alignment`); the
+  aligner that learns knows that speech runs along the text (the prior of arXiv
+  2108.10447).
 """
 
 import logging
@@ -22,7 +24,7 @@ from typing import Annotated, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from speechbrain.lobes.models.FastSpeech2 import average_over_durations, upsample
+from speechbrain.lobes.models.FastSpeech2 import average_over_durations
 from speechbrain.nnet.CNN import Conv1d
 from torch import Tensor, nn
 
@@ -39,6 +41,8 @@ from petl_modules.files import write_json, write_tensors
 from petl_modules.kinds import Items, PositiveInt, Probability, Size
 from petl_modules.tts.alignment import best_path, diagonal_prior
 from petl_modules.tts.config import (
+    ALIGNER,
+    ALIGNMENTS,
     CONFIG,
     KIND,
     WEIGHTS,
@@ -46,6 +50,7 @@ from petl_modules.tts.config import (
     read_config,
 )
 from petl_modules.tts.features import SpeechFeatures
+from petl_modules.tts.forced_alignment import ForcedAligner, is_silent, load_aligner
 from petl_modules.tts.network import SelfAttention, speechbrain_model
 from petl_modules.tts.speech import Speech, Target
 from petl_modules.tts.text import PAUSE, SYMBOLS
@@ -87,6 +92,8 @@ class FastSpeech2Backbone(Backbone):
     features : SpeechFeatures
     voices : dict
         The speakers' tensors of the file, for the head to start from.
+    aligner : ForcedAligner or None
+        Of the base, for the durations of other voices; None where they are learned.
     """
 
     can_be_held = False
@@ -108,7 +115,21 @@ class FastSpeech2Backbone(Backbone):
         super().__init__(model, FASTSPEECH2, source, config.sample_rate, heard)
         self.config, self.voices = config, {}
         self.features = SpeechFeatures(**config.features)
-        self.symbols = {s: i for i, s in enumerate(SYMBOLS[config.text])}
+        names = SYMBOLS[config.text]
+        self.symbols = {s: i for i, s in enumerate(names)}
+        self.aligner = None
+        forced = config.alignment == "forced"
+        if forced:
+            self.side_modules = {
+                name: paths
+                for name, paths in self.side_modules.items()
+                if name != "aligner"
+            }
+            rate = config.sample_rate
+            self.aligner = ForcedAligner(names[1:], rate, config.hop_length)
+        # a pause need not be made; the learned alignment gives every symbol a frame
+        least = [not (forced and is_silent(s)) for s in names]
+        self.register_buffer("least", torch.tensor(least).long(), persistent=False)
         for module in model.modules():
             if isinstance(module, Conv1d):
                 module.padding_mode = "constant"
@@ -164,17 +185,21 @@ class FastSpeech2Backbone(Backbone):
         log_durations = self._predict("durPred", hidden, mask)
         alignment = path = None
         if target is None:
-            durations = self._durations(log_durations, mask, pace, hurry)
+            least = self.least[symbols] * mask
+            durations = self._durations(log_durations, least, mask, pace, hurry)
+            length = int(durations.sum(1).max())
+        elif target.durations is not None:
+            durations, length = target.durations, target.mel.shape[1]
         else:
             frames = valid(target.counts, target.mel.shape[1])
             alignment = self.align(hidden, mask, target.mel, frames)
             path = best_path(alignment, mask, frames)
-            durations = path.sum(1).long()
+            durations, length = path.sum(1).long(), target.mel.shape[1]
         spoken = mask, target, durations
         hidden, pitch, target_pitch = self._with_variance("pitch", hidden, *spoken)
         hidden, energy, target_energy = self._with_variance("energy", hidden, *spoken)
-        hidden, lengths = upsample(hidden, durations)
-        lengths = torch.tensor(lengths, device=hidden.device)
+        lengths = durations.sum(1)
+        hidden = drawn_out(hidden, durations, length)
         frames = valid(lengths, hidden.shape[1])
         hidden = hidden + model.sinusoidal_positional_embed_decoder(hidden)
         hidden = self._run("decoder", zeroed(hidden, frames), frames)
@@ -223,7 +248,9 @@ class FastSpeech2Backbone(Backbone):
         shape = (1, SILENT_SYMBOLS)
         symbols = torch.full(shape, self.symbols[PAUSE], device=device)
         voice = torch.zeros(1, self.hidden_size, device=device)
+        least, self.least = self.least, torch.ones_like(self.least)
         self(symbols, torch.tensor([SILENT_SYMBOLS], device=device), voice)
+        self.least = least
         for handle in handles:
             handle.remove()
         return seen
@@ -245,10 +272,12 @@ class FastSpeech2Backbone(Backbone):
         config = replace(self.config, speakers=tuple(speakers))
         write_tensors(folder / WEIGHTS, tensors)
         write_json(folder / CONFIG, {"model_type": KIND, **asdict(config)})
+        if self.aligner is not None:
+            self.aligner.save(folder / ALIGNER)
 
     def _run(self, stack, hidden, mask):
         """The encoder or the decoder, its last norm included."""
-        padded = not bool(mask.all())
+        padded = mask.is_cuda or not bool(mask.all())  # a GPU is not waited for
         tokens, count = Tokens(hidden, mask), self.config.encoder_layers
         layers = slice(count) if stack == "encoder" else slice(count, None)
         for points in self.points.layers[layers]:
@@ -265,11 +294,11 @@ class FastSpeech2Backbone(Backbone):
         predictor = self.model.get_submodule(name)
         return predictor(hidden, mask.unsqueeze(-1)).squeeze(-1)
 
-    def _durations(self, log_durations, mask, pace, hurry):
-        """Whole frames, one at least: the aligner gives every symbol one."""
+    def _durations(self, log_durations, least, mask, pace, hurry):
+        """Whole frames."""
         finite = log_durations.float().clamp(max=math.log1p(MAX_FRAMES))
         frames = torch.expm1(finite) * pace
-        durations = frames.round().clamp(min=1).long() * mask
+        durations = torch.maximum(frames.round().long(), least) * mask
         if hurry:
             durations = hurried(durations)
         self._refuse_long(int(durations.sum(1).max()))
@@ -334,6 +363,8 @@ def load_fastspeech2(source: str, pretrained: bool = True) -> FastSpeech2Backbon
             f"The weights of {source} cannot be loaded ({reason})."
         ) from error
     backbone.voices = {n.removeprefix(VOICES): t for n, t in voices.items()}
+    if backbone.aligner is not None:
+        backbone.aligner = load_aligner(Path(source) / ALIGNER)
     return backbone.eval()
 
 
@@ -404,6 +435,7 @@ def new_fastspeech2(
 def random_fastspeech2(config: FastSpeech2Config, source: str) -> FastSpeech2Backbone:
     """Random weights, said loudly."""
     one_of("text", config.text, SYMBOLS)
+    one_of("alignment", config.alignment, ALIGNMENTS)
     if config.hidden_size % config.heads or config.hidden_size % 2:
         raise UserError(
             f"hidden_size={config.hidden_size} must be even, and a multiple of "
@@ -428,6 +460,16 @@ def without_padding(hooks: Hooks) -> Callable:
         return args if mask is None else (zeroed(args[0], mask), *args[1:])
 
     return hook
+
+
+def drawn_out(hidden: Tensor, durations: Tensor, length: int) -> Tensor:
+    """Symbols' hidden states `(batch, symbols, hidden)` as long as they last, `(batch,
+    length, hidden)`; beyond a clip's end its last symbol."""
+    ends = durations.cumsum(1)
+    frames = torch.arange(length, device=hidden.device).expand(len(hidden), -1)
+    places = torch.searchsorted(ends, frames.contiguous(), right=True)
+    places = places.clamp(max=hidden.shape[1] - 1).unsqueeze(-1)
+    return hidden.gather(1, places.expand(-1, -1, hidden.shape[2]))
 
 
 def hurried(durations: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyworld
 import torch
 from speechbrain.lobes.models.FastSpeech2 import mel_spectrogram
 from tqdm import tqdm
@@ -69,6 +68,8 @@ class SpeechFeatures:
     def pitch(self, wav):
         """`(samples,)` to `ln(F0 / 150 Hz)` of each frame, 0 where unvoiced; WORLD's
         DIO and StoneMask."""
+        import pyworld  # not where pitch has been found before
+
         signal = wav.double().numpy()
         low, high = F0_RANGE
         f0, times = pyworld.dio(
@@ -118,6 +119,32 @@ class SpeechFeatures:
             computed[names[wav]] = torch.stack([self.pitch(clip), self.energy(clip)])
         cache.add(computed)
         return {wav: cache[name] for wav, name in names.items()}
+
+
+class KeptMels:
+    """Spectrograms of clips, computed once where there is room.
+
+    Arguments
+    ---------
+    features : SpeechFeatures
+    mib : float
+        How much is kept.
+    """
+
+    def __init__(self, features: SpeechFeatures, mib: float) -> None:
+        self.features, self.room = features, mib * 2**20
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def __call__(self, wav: str) -> torch.Tensor:
+        """The log-mel spectrogram of a clip's file, `(frames, n_mels)`."""
+        if wav in self.kept:
+            return self.kept[wav]
+        mel = self.features.mel(read_clip(wav, self.features.sample_rate))
+        size = mel.numel() * mel.element_size()
+        if size <= self.room:
+            self.kept[wav] = mel
+            self.room -= size
+        return mel
 
 
 def hertz(pitch):

@@ -15,8 +15,10 @@ from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import Count, PositiveInt
 from petl_modules.tasks.base import Task, padded
+from petl_modules.tts.durations import Durations
 from petl_modules.tts.fastspeech2 import MAX_FRAMES
-from petl_modules.tts.features import hertz
+from petl_modules.tts.features import KeptMels, hertz
+from petl_modules.tts.forced_alignment import Spoken, least_frames
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
 from petl_modules.tts.recognise import Recogniser, word_error_rate
@@ -54,6 +56,8 @@ class TTS(Task):
         A Whisper model for the word error rate, a folder or hub id; null for none.
     speaker_encoder : str or None
         The model of speakers that the base was trained with, a folder or hub id.
+    cache_mib : float
+        Spectrograms that are kept in memory, in MiB.
     noprogressbar : bool
         Whether progress bars are left out.
     """
@@ -76,6 +80,7 @@ class TTS(Task):
         vocoder: str | None = None,
         asr: str | None = None,
         speaker_encoder: str | None = None,
+        cache_mib: NotNegative = 1024,
         noprogressbar: bool = False,
     ):
         self.labels, self.backbone, self.head = labels, model.backbone, head
@@ -96,6 +101,12 @@ class TTS(Task):
                 "its folder as --speaker_encoder."
             )
         self.embedded, self.progress = False, not noprogressbar
+        self.mels = KeptMels(self.features, cache_mib)
+        self.durations = None
+        if self.backbone.aligner is not None:
+            aligner = self.backbone.aligner
+            self.durations = Durations(aligner, cache_folder, self.progress)
+            self.sound = (*self.sound, "frames")
         self.forward_sum = ForwardSumLoss()
 
     # Data
@@ -126,19 +137,33 @@ class TTS(Task):
 
         add = dataset.add_dynamic_item
         add(symbols, takes="text", provides="symbols")
-        add(self.features.mel, takes="sig", provides="mel")
+        add(self.mels, takes="wav", provides="mel")
         add(lambda wav: known[wav][0], takes="wav", provides="pitch")
         add(lambda wav: known[wav][1], takes="wav", provides="energy")
         add(place, takes="speaker", provides="speaker_index")
         add(lambda text: text, takes="text", provides="sentence")
+        if self.durations is not None:
+            frames = self.durations.of(self.spoken(dataset))
+            add(frames.get, takes="wav", provides="frames")
 
     def symbols(self, text):
         """The symbols of a text."""
         return symbols_of(text, self.backbone.config.text)
 
+    def spoken(self, dataset):
+        """What the aligner reads of a data set: clips that can speak their text."""
+        rate, hop = self.features.sample_rate, self.features.hop_length
+        return [
+            Spoken(entry["wav"], entry["speaker"], tuple(self.symbols(entry["text"])))
+            for entry in dataset.data.values()
+            if self.fits(entry, int(entry["duration"] * rate) // hop)
+        ]
+
     def fits(self, entry, steps):
-        """Whether a clip of so many frames can speak its text: a frame a symbol."""
-        return len(self.symbols(entry["text"])) <= steps <= MAX_FRAMES
+        """Whether a clip of so many frames can speak its text."""
+        symbols = self.symbols(entry["text"])
+        least = len(symbols) if self.durations is None else least_frames(symbols)
+        return least <= steps <= MAX_FRAMES
 
     def inputs(self, batch):
         """Symbols, their counts, speakers, and the target."""
@@ -148,7 +173,13 @@ class TTS(Task):
             "symbols": symbols,
             "counts": counts,
             "speakers": torch.as_tensor(batch.speaker_index, device=mel.device),
-            "target": Target(mel, frames, batch.pitch.data, batch.energy.data),
+            "target": Target(
+                mel,
+                frames,
+                batch.pitch.data,
+                batch.energy.data,
+                batch.frames.data if self.durations is not None else None,
+            ),
         }
 
     # Loss
@@ -202,7 +233,7 @@ class TTS(Task):
 
     def metrics(self):
         """mcd in dB; f0_rmse in Hz, over the frames voiced in the recording;
-        duration_error in ms a symbol, beside the durations that the aligner finds; and
+        duration_error in ms a symbol, beside the durations of the alignment; and
         after training the word error rate, where there is a Whisper to tell it."""
         voiced = sum(row["voiced"] for row in self.rows)
         squares = sum(row["voiced"] * row["f0_rmse"] ** 2 for row in self.rows)
@@ -212,17 +243,20 @@ class TTS(Task):
             "duration_error": mean(row["duration_error"] for row in self.rows),
         }
         if self.final and self.recogniser is not None:
-            found["word_error_rate"] = self.word_error_rate()
+            found["word_error_rate"] = self.word_error_rate("mel", "heard")
+            # copy synthesis: what the vocoder and Whisper cost where nothing is learned
+            copied = self.word_error_rate("target", "heard_in_copy")
+            found["copy_word_error_rate"] = copied
         return found
 
-    def word_error_rate(self):
-        """The word error rate that Whisper finds in what was collected."""
+    def word_error_rate(self, mel, heard):
+        """The word error rate that Whisper finds in the spectrograms of this name, with
+        what it heard left in the rows."""
         rate = self.features.sample_rate
         for row in self.rows:
-            row["heard"] = self.recogniser.heard(self.vocoder(row["mel"]), rate)
+            row[heard] = self.recogniser.heard(self.vocoder(row[mel]), rate)
         said = [self.recogniser.words(row["text"]) for row in self.rows]
-        heard = [row["heard"] for row in self.rows]
-        return word_error_rate(said, heard)
+        return word_error_rate(said, [row[heard] for row in self.rows])
 
     def error(self, metrics, loss):
         """What a better epoch makes smaller."""
@@ -236,19 +270,24 @@ class TTS(Task):
 
     def write(self, folder):
         """sentences.csv, samples of the test, and the base if all of it trained."""
-        columns = ("id", "mcd", "f0_rmse", "duration_error", "text", "heard")
+        numbers = ("mcd", "f0_rmse", "duration_error")
+        columns = ("id", *numbers, "text", "heard", "heard_in_copy")
         with open(folder / "sentences.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             for row in self.rows:
-                heard = " ".join(row.get("heard", ()))
-                values = (f"{row[name]:.4f}" for name in columns[1:4])
-                writer.writerow([row["id"], *values, row["text"], heard])
+                heard = (" ".join(row.get(name, ())) for name in columns[-2:])
+                values = (f"{row[name]:.4f}" for name in numbers)
+                writer.writerow([row["id"], *values, row["text"], *heard])
         for row in self.rows[: self.samples]:
             self.write_sample(row, folder / "samples" / "test")
         if self.full:
-            voices = self.head.state_dict()
-            self.backbone.save(folder / "base", self.labels, voices)
+            self.write_base(folder)
+
+    def write_base(self, folder):
+        """What `load_backbone` and `petl synthesize` take."""
+        voices = self.head.state_dict()
+        self.backbone.save(folder / "base", self.labels, voices)
 
     def write_sample(self, row, folder):
         """A picture and two sounds of one sentence; returns the picture's figure and
@@ -289,6 +328,8 @@ class SampleLogger:
             figure, wav = self.task.write_sample(row, folder)
             writer.add_figure(row["id"], figure, epoch)
             writer.add_audio(row["id"], wav, epoch, rate)
+        if self.task.full:  # to listen to while it trains
+            self.task.write_base(self.folder.parent)
 
 
 # Helpers
@@ -311,6 +352,8 @@ def loss_terms(speech, counts, target, forward_sum):
         squares = F.mse_loss(guess.float(), truth.float(), reduction="none")
         terms[name] = over_clips(squares, speech.mask)
     alignment = speech.alignment
+    if alignment is None:
+        return terms
     terms["alignment"] = forward_sum(alignment.unsqueeze(1), counts, target.counts)
     # -inf at padding is no number to multiply with 0
     on_path = alignment.masked_fill(~speech.mask.unsqueeze(1), 0.0) * speech.path
