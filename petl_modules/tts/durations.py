@@ -36,7 +36,8 @@ class Durations:
     def of(self, clips: Sequence[Spoken]) -> dict[str, Tensor]:
         """`{wav: (symbols,)}`, frames that each symbol lasts; whole numbers.
 
-        The first call is for what trains, whose voices the aligner gets used to.
+        The first call is for what trains, whose voices the aligner gets used to where
+        it does not know them.
         """
         what = [[clip.speaker, *clip.symbols] for clip in clips]
         files = listing([clip.wav for clip in clips])
@@ -52,7 +53,7 @@ class Durations:
             return {wav: known[name] for wav, name in names.items()}
         except (OSError, SafetensorError, KeyError, UserError):
             logger.info("Symbols are aligned with %d clips.", len(clips))
-        if first:
+        if first and not {clip.speaker for clip in clips} <= self.aligner.scales.keys():
             self.aligner.fit(clips, self.progress)
         found = self.aligner.durations(clips, self.progress)
         if first:

@@ -13,6 +13,7 @@ from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
 from petl_modules.core.masking import valid
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
+from petl_modules.files import write_tensors
 from petl_modules.kinds import Count, PositiveInt
 from petl_modules.tasks.base import Task, padded
 from petl_modules.tts.durations import Durations
@@ -56,7 +57,7 @@ class TTS(Task):
         A Whisper model for the word error rate, a folder or hub id; null for none.
     speaker_encoder : str or None
         The model of speakers that the base was trained with, a folder or hub id.
-    cache_mib : float
+    cache_mib : int
         Spectrograms that are kept in memory, in MiB.
     noprogressbar : bool
         Whether progress bars are left out.
@@ -80,7 +81,7 @@ class TTS(Task):
         vocoder: str | None = None,
         asr: str | None = None,
         speaker_encoder: str | None = None,
-        cache_mib: NotNegative = 1024,
+        cache_mib: Count = 1024,
         noprogressbar: bool = False,
     ):
         self.labels, self.backbone, self.head = labels, model.backbone, head
@@ -269,7 +270,8 @@ class TTS(Task):
         return [SampleLogger(self, folder / "samples", tensorboard)]
 
     def write(self, folder):
-        """sentences.csv, samples of the test, and the base if all of it trained."""
+        """sentences.csv, samples of the test, its spectrograms (for other vocoders) and
+        the base if all of it trained."""
         numbers = ("mcd", "f0_rmse", "duration_error")
         columns = ("id", *numbers, "text", "heard", "heard_in_copy")
         with open(folder / "sentences.csv", "w", encoding="utf-8", newline="") as file:
@@ -281,6 +283,8 @@ class TTS(Task):
                 writer.writerow([row["id"], *values, row["text"], *heard])
         for row in self.rows[: self.samples]:
             self.write_sample(row, folder / "samples" / "test")
+        spectrograms = {row["id"]: row["mel"].half() for row in self.rows}
+        write_tensors(folder / "spectrograms.safetensors", spectrograms)
         if self.full:
             self.write_base(folder)
 
