@@ -171,6 +171,7 @@ class VocoderTrainer:
         device: str | torch.device,
     ) -> None:
         torch.manual_seed(training.seed)
+        torch.backends.cudnn.benchmark = True  # all segments are of one length
         self.config, self.training = config, training
         self.device = torch.device(device)
         self.generator = new_generator(config).to(device)
