@@ -59,7 +59,8 @@ def test_tones_are_found_where_they_are(clips):
         # a frame is centred at its number: the first one begins half a hop early
         found_ends = (frames.cumsum(0)[: len(ends)] - 0.5) * HOP / RATE
         errors.append(abs(found_ends - ends))
-    assert np.concatenate(errors).mean() < HOP / RATE
+    # an onset belongs to the sound, whose cepstra's differences see it 32 ms ahead
+    assert np.concatenate(errors).max() < 0.035
 
 
 def test_a_pause_that_is_not_made_lasts_no_frame(clips):

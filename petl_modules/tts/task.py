@@ -16,13 +16,14 @@ from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_tensors
 from petl_modules.kinds import Count, PositiveInt
 from petl_modules.tasks.base import Task, padded
+from petl_modules.tts.backbone import MAX_FRAMES
 from petl_modules.tts.durations import Durations
-from petl_modules.tts.fastspeech2 import MAX_FRAMES
 from petl_modules.tts.features import KeptMels, hertz
 from petl_modules.tts.forced_alignment import Spoken, least_frames
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
 from petl_modules.tts.recognise import Recogniser, word_error_rate
+from petl_modules.tts.similarity import SpeakerSimilarity
 from petl_modules.tts.speaker_encoder import mean_embeddings
 from petl_modules.tts.speech import Target
 from petl_modules.tts.text import symbols_of
@@ -57,6 +58,9 @@ class TTS(Task):
         A Whisper model for the word error rate, a folder or hub id; null for none.
     speaker_encoder : str or None
         The model of speakers that the base was trained with, a folder or hub id.
+    similarity : bool
+        Whether the likeness of voices is judged after training, by the encoder that
+        the package resemblyzer ships.
     cache_mib : int
         Spectrograms that are kept in memory, in MiB.
     noprogressbar : bool
@@ -81,6 +85,7 @@ class TTS(Task):
         vocoder: str | None = None,
         asr: str | None = None,
         speaker_encoder: str | None = None,
+        similarity: bool = False,
         cache_mib: Count = 1024,
         noprogressbar: bool = False,
     ):
@@ -92,6 +97,7 @@ class TTS(Task):
         self.features = self.backbone.features
         self.vocoder = load_vocoder(vocoder, self.features)
         self.recogniser = None if asr is None else Recogniser(asr)
+        self.similarity = SpeakerSimilarity() if similarity else None
         self.speaker_encoder = speaker_encoder
         if bool(speaker_encoder) != bool(self.backbone.config.embedding_size):
             raise UserError(
@@ -243,21 +249,33 @@ class TTS(Task):
             "f0_rmse": (squares / max(1, voiced)) ** 0.5,
             "duration_error": mean(row["duration_error"] for row in self.rows),
         }
-        if self.final and self.recogniser is not None:
-            found["word_error_rate"] = self.word_error_rate("mel", "heard")
-            # copy synthesis: what the vocoder and Whisper cost where nothing is learned
-            copied = self.word_error_rate("target", "heard_in_copy")
-            found["copy_word_error_rate"] = copied
+        if self.final:
+            found |= self.judged()
         return found
 
-    def word_error_rate(self, mel, heard):
-        """The word error rate that Whisper finds in the spectrograms of this name, with
-        what it heard left in the rows."""
-        rate = self.features.sample_rate
+    def judged(self):
+        """What is judged by ear: the word error rate of what Whisper hears and the
+        likeness of the voice, each beside copy synthesis (the recording's spectrogram
+        through the same vocoder), which says what vocoder and judge cost."""
+        rate, judges = self.features.sample_rate, (self.recogniser, self.similarity)
+        if judges == (None, None):
+            return {}
         for row in self.rows:
-            row[heard] = self.recogniser.heard(self.vocoder(row[mel]), rate)
-        said = [self.recogniser.words(row["text"]) for row in self.rows]
-        return word_error_rate(said, [row[heard] for row in self.rows])
+            wav, copy = self.vocoder(row["mel"]), self.vocoder(row["target"])
+            if self.recogniser is not None:
+                row["heard"] = self.recogniser.heard(wav, rate)
+                row["heard_in_copy"] = self.recogniser.heard(copy, rate)
+            if self.similarity is not None:
+                row["similarity"] = self.similarity(wav, copy, rate)
+        found = {}
+        if self.recogniser is not None:
+            said = [self.recogniser.words(row["text"]) for row in self.rows]
+            for name, heard in (("", "heard"), ("copy_", "heard_in_copy")):
+                rate_of = word_error_rate(said, [row[heard] for row in self.rows])
+                found[f"{name}word_error_rate"] = rate_of
+        if self.similarity is not None:
+            found["speaker_similarity"] = mean(row["similarity"] for row in self.rows)
+        return found
 
     def error(self, metrics, loss):
         """What a better epoch makes smaller."""
