@@ -29,6 +29,8 @@ REFUSED = {
 
 # The backbone that comes with the package, a checkpoint in transformers' layout
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
+# The backbones that come with the package, by the name that they are asked for
+SHIPPED = {"embedded": EMBEDDED, "kathleen": Path(__file__).parent / "tts" / "kathleen"}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from petl_modules.backbones import attention, registry
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.errors import UserError
-from petl_modules.files import EMBEDDED
+from petl_modules.files import SHIPPED
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Checkpoint:
         spec_time: int = 0,
     ) -> None:
         self.source, self.pretrained = source, pretrained
-        self.location = str(EMBEDDED) if source == "embedded" else source
+        self.location = str(SHIPPED.get(source, source))
         self.decoder, self.max_duration = decoder, max_duration
         self.spec_freq, self.spec_time = spec_freq, spec_time
         self.is_folder = Path(self.location).is_dir()

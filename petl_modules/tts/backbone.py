@@ -83,6 +83,8 @@ class FastSpeech2Backbone(Backbone):
         The speakers' tensors of the file, for the head to start from.
     aligner : ForcedAligner or None
         Of the base, for the durations of other voices; None where they are learned.
+    vocoder : str or None
+        The folder of the vocoder that comes with the base.
     """
 
     can_be_held = False
@@ -102,7 +104,7 @@ class FastSpeech2Backbone(Backbone):
         model.config = config
         heard = {"text": config.text, **config.features}
         super().__init__(model, FASTSPEECH2, source, config.sample_rate, heard)
-        self.config, self.voices = config, {}
+        self.config, self.voices, self.vocoder = config, {}, None
         self.features = SpeechFeatures(**config.features)
         names = SYMBOLS[config.text]
         self.symbols = {s: i for i, s in enumerate(names)}

@@ -9,6 +9,7 @@ from petl_modules.errors import UserError
 
 KIND = "fastspeech2"
 CONFIG, WEIGHTS, ALIGNER = "config.json", "model.safetensors", "aligner.safetensors"
+VOCODER = "vocoder"  # a folder beside them, if the base has one of its own
 ALIGNMENTS = ("forced", "learned")
 
 

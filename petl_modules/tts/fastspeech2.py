@@ -17,11 +17,13 @@ from petl_modules.tts.config import (
     ALIGNMENTS,
     CONFIG,
     KIND,
+    VOCODER,
     WEIGHTS,
     FastSpeech2Config,
     read_config,
 )
 from petl_modules.tts.forced_alignment import load_aligner
+from petl_modules.tts.hifigan import is_hifigan
 from petl_modules.tts.text import SYMBOLS
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ def load_fastspeech2(source: str, pretrained: bool = True) -> FastSpeech2Backbon
     backbone.voices = {n.removeprefix(VOICES): t for n, t in voices.items()}
     if backbone.aligner is not None:
         backbone.aligner = load_aligner(Path(source) / ALIGNER)
+    if is_hifigan(Path(source) / VOCODER):
+        backbone.vocoder = str(Path(source) / VOCODER)
     return backbone.eval()
 
 
@@ -162,7 +166,9 @@ def random_fastspeech2(config: FastSpeech2Config, source: str) -> FastSpeech2Bac
 
 def load(checkpoint: Checkpoint) -> FastSpeech2Backbone:
     """As of every family of backbones."""
-    return load_fastspeech2(checkpoint.location, checkpoint.pretrained)
+    backbone = load_fastspeech2(checkpoint.location, checkpoint.pretrained)
+    backbone.source = checkpoint.source
+    return backbone
 
 
 registry.register(KIND, load, {KIND: {}})

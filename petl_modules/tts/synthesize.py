@@ -16,7 +16,7 @@ from petl_modules.backbones import load_backbone
 from petl_modules.console import Parser, positive
 from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError, known_device
-from petl_modules.files import whole
+from petl_modules.files import SHIPPED, whole
 from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
 from petl_modules.tts.text import symbols_of
@@ -42,7 +42,8 @@ class Synthesizer:
     source : str or None
         Where the base is now, if not where the adapter says.
     vocoder : str or None
-        Folder or hub id of a HiFi-GAN; None for Griffin-Lim.
+        Folder or hub id of a HiFi-GAN, or griffin-lim; None for the base's own, and
+        for Griffin-Lim where it has none.
     device : str
 
     Attributes
@@ -76,7 +77,7 @@ class Synthesizer:
         self._lock = threading.RLock()
         self.use(adapter)
         self.sample_rate = self.base.sample_rate
-        self.vocoder = load_vocoder(vocoder, self.base.features)
+        self.vocoder = load_vocoder(vocoder or self.base.vocoder, self.base.features)
 
     def use(self, adapter):
         """Speak by the voices of another adapter of the same base.
@@ -151,7 +152,7 @@ class Synthesizer:
 
 def is_base(folder):
     """Whether a folder holds a base rather than an adapter."""
-    folder = Path(folder)
+    folder = SHIPPED.get(str(folder), Path(folder))
     return (folder / CONFIG).is_file() and not (folder / SETTINGS).is_file()
 
 

@@ -6,11 +6,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from speechbrain.dataio import audio_io
 from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
 
-from petl_modules.core.masking import valid
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_tensors
@@ -20,6 +18,7 @@ from petl_modules.tts.backbone import MAX_FRAMES
 from petl_modules.tts.durations import Durations
 from petl_modules.tts.features import KeptMels, hertz
 from petl_modules.tts.forced_alignment import Spoken, least_frames
+from petl_modules.tts.losses import WEIGHTS, loss_terms
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
 from petl_modules.tts.recognise import Recogniser, word_error_rate
@@ -31,7 +30,6 @@ from petl_modules.tts.vocoder import load_vocoder
 
 METRICS = ("mcd", "loss")
 Metric = Literal["mcd", "loss"]
-WEIGHTS = {"path": 0.1}  # of the loss's terms, where not 1
 
 
 class TTS(Task):
@@ -53,7 +51,8 @@ class TTS(Task):
     sample_epochs : int
         They are after the first epoch and every so many.
     vocoder : str or None
-        A HiFi-GAN that plays spectrograms, a folder or hub id; null for Griffin-Lim.
+        A HiFi-GAN that plays spectrograms, a folder or hub id, or griffin-lim; null
+        for the base's own, and for Griffin-Lim where it has none.
     asr : str or None
         A Whisper model for the word error rate, a folder or hub id; null for none.
     speaker_encoder : str or None
@@ -95,7 +94,7 @@ class TTS(Task):
         self.cache_folder = cache_folder
         self.samples, self.sample_epochs = samples, sample_epochs
         self.features = self.backbone.features
-        self.vocoder = load_vocoder(vocoder, self.features)
+        self.vocoder = load_vocoder(vocoder or self.backbone.vocoder, self.features)
         self.recogniser = None if asr is None else Recogniser(asr)
         self.similarity = SpeakerSimilarity() if similarity else None
         self.speaker_encoder = speaker_encoder
@@ -355,38 +354,6 @@ class SampleLogger:
 
 
 # Helpers
-
-
-def loss_terms(speech, counts, target, forward_sum):
-    """The terms of the loss by name, each a mean over clips."""
-    frames = valid(target.counts, target.mel.shape[1])
-    logs = torch.log1p(speech.durations.float())
-    mels = {"coarse_mel": speech.coarse_mel, "mel": speech.mel}
-    terms = {
-        name: over_clips((mel.float() - target.mel).abs().mean(-1), frames)
-        for name, mel in mels.items()
-    }
-    for name, guess, truth in (
-        ("durations", speech.log_durations, logs),
-        ("pitch", speech.pitch, speech.target_pitch),
-        ("energy", speech.energy, speech.target_energy),
-    ):
-        squares = F.mse_loss(guess.float(), truth.float(), reduction="none")
-        terms[name] = over_clips(squares, speech.mask)
-    alignment = speech.alignment
-    if alignment is None:
-        return terms
-    terms["alignment"] = forward_sum(alignment.unsqueeze(1), counts, target.counts)
-    # -inf at padding is no number to multiply with 0
-    on_path = alignment.masked_fill(~speech.mask.unsqueeze(1), 0.0) * speech.path
-    terms["path"] = over_clips(-on_path.sum(-1), frames)
-    return terms
-
-
-def over_clips(values, mask):
-    """Mean over clips of the means over their valid places; both `(batch, time)`."""
-    weights = mask.to(values.dtype)
-    return ((values * weights).sum(1) / weights.sum(1)).mean()
 
 
 def to_numpy(tensor):

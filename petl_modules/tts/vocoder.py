@@ -13,6 +13,7 @@ from petl_modules.tts.hifigan import is_hifigan, load_hifigan_folder
 
 logger = logging.getLogger(__name__)
 
+GRIFFIN_LIM = "griffin-lim"
 ITERATIONS = 60
 
 
@@ -24,9 +25,10 @@ def load_vocoder(
     Arguments
     ---------
     source : str or None
-        Folder that vocoder training left; or folder or hub id of a HiFi-GAN in
-        SpeechBrain's layout, such as speechbrain/tts-hifigan-ljspeech. SpeechBrain
-        runs what its hyperparams.yaml says: use a folder that you trust.
+        griffin-lim or None; or the folder that vocoder training left; or folder or hub
+        id of a HiFi-GAN in SpeechBrain's layout, such as
+        speechbrain/tts-hifigan-ljspeech. SpeechBrain runs what its hyperparams.yaml
+        says: use a folder that you trust.
     features : petl_modules.tts.features.SpeechFeatures
 
     Returns
@@ -39,7 +41,7 @@ def load_vocoder(
     UserError
         If it cannot be loaded.
     """
-    if source is None:
+    if source in (None, GRIFFIN_LIM):
         logger.info("Vocoder: Griffin-Lim; --vocoder=FOLDER takes a HiFi-GAN.")
         return GriffinLimVocoder(**features.settings)
     if is_hifigan(source):
