@@ -57,6 +57,17 @@ def command(module: str) -> NoReturn:
 
 
 @contextmanager
+def once() -> Iterator[None]:
+    """Let one of several processes say what all of them refuse; the others end."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":
+            sys.exit(2)
+        raise
+
+
+@contextmanager
 def refusing() -> Iterator[None]:
     """End the program with one sentence, no traceback, for a user's mistake, and
     quietly where what it prints is read no further, as by `head`."""

@@ -308,6 +308,7 @@ class MaskedBatchNorm(nn.Module):
     """
 
     momentum, eps = 0.1, 1e-5
+    takes_part = True  # in statistics over processes
 
     def __init__(self, channels):
         super().__init__()
@@ -326,11 +327,12 @@ class MaskedBatchNorm(nn.Module):
         weights = wide.new_ones(x.shape[:2]) if mask is None else mask.float()
         weights = weights.unsqueeze(-1)
         if self.training:
-            count = weights.sum((0, 1))
-            sums = torch.cat([(wide * weights).sum((0, 1)), count])
+            counted = weights if self.takes_part else torch.zeros_like(weights)
+            count = counted.sum((0, 1))
+            sums = torch.cat([(wide * counted).sum((0, 1)), count])
             sums, count = over_processes(sums).tensor_split([-1])
             mean = sums / count
-            squares = ((wide - mean).square() * weights).sum((0, 1))
+            squares = ((wide - mean).square() * counted).sum((0, 1))
             var = over_processes(squares) / count
             if not second_time():
                 self._follow(mean, var, count)

@@ -44,6 +44,10 @@ class Task:
         """What the model is called with, by name."""
         return {"wavs": batch.sig.data, "wav_lens": batch.sig.lengths}
 
+    def weight(self, batch: PaddedBatch) -> int:
+        """How much a batch's loss counts in the mean of a split: by its clips."""
+        return len(batch.id)
+
     def augment(self, batch: PaddedBatch) -> None:
         """Change a batch of sound, in place, before it trains."""
 

@@ -28,7 +28,7 @@ class PetlBrain(sb.Brain):
     task : object
         Of `petl_modules.tasks`.
     task_model : TaskModel
-    counter : speechbrain.utils.epoch_loop.EpochCounterWithStopper
+    counter : petl_modules.train.checkpoints.Counter
     loggers : list
         SpeechBrain train loggers.
     **kwargs
@@ -68,6 +68,7 @@ class PetlBrain(sb.Brain):
             if not torch.isfinite(loss):  # the very last step may have broken it
                 self.refuse_loss(self.step, batch.id)
             self.task.collect(predictions, batch)
+            self.weight = self.task.weight(batch)
         return loss
 
     def refuse_loss(self, step, ids):
@@ -153,22 +154,26 @@ class PetlBrain(sb.Brain):
         first = (self.step - 1) // factor * factor  # batches before this group
         group = min(factor, self.num_batches - first)
         should_step = self.step - first == group
+        share = self.train_sampler.weight(self.step)
+        if self.train_sampler.processes > 1:
+            take_part(self.task_model, bool(share))
         with self.no_sync(not should_step):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            loss = loss * self.train_sampler.weight(self.step)
+            loss = loss * share
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()
         self.losses.add(loss.detach(), self.step, batch.id)
 
     def update_average(self, loss, avg_loss):
-        """SpeechBrain's hook: of training, whose losses are looked at one step late,
-        the mean so far."""
+        """SpeechBrain's hook: the mean so far, of training's losses as far as they have
+        been looked at."""
         if loss is None:
             return self.losses.mean
-        return super().update_average(loss, avg_loss)
+        self.seen += self.weight  # in the mean over clips, whatever the batches
+        return avg_loss + (float(loss) - avg_loss) * self.weight / self.seen
 
     def optimizers_step(self):
         """Clip the gradients of all groups together, then step."""
@@ -176,9 +181,12 @@ class PetlBrain(sb.Brain):
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         if self.max_grad_norm and self.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.get_scale() < scale:
+            return  # fp16's gradients were too large: no step was made
         self.scheduler.step()
         self.optimizer_step += 1
 
@@ -186,6 +194,7 @@ class PetlBrain(sb.Brain):
 
     def on_fit_start(self):
         """Take up the last checkpoint, then start the clock."""
+        self.checkpointer.make_ready()
         super().on_fit_start()
         self.seconds.taken_up = True
         if self.judge_start and not self.checkpointer.list_checkpoints():
@@ -199,6 +208,7 @@ class PetlBrain(sb.Brain):
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)
+        self.seen = 0
         if stage == sb.Stage.TRAIN:
             self.losses = Losses(self.avg_train_loss, self.refuse_loss)
 
@@ -293,6 +303,14 @@ class SharedBatches:
         whole = self.sizes[step - 1]
         own = len(range(self.rank, whole, self.processes))
         return own * self.processes / whole
+
+
+def take_part(model, mine):
+    """Let batch statistics count what this process reads, or not where it has only the
+    copy of another's clip."""
+    for module in model.modules():
+        if hasattr(module, "takes_part"):
+            module.takes_part = mine
 
 
 def mean_over_processes(value, device):

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from petl_modules.console import quiet, refusing
+from petl_modules.console import once, quiet, refusing
 
 
 def run_recipe(prepare: Callable, argv: list[str] | None = None) -> None:
@@ -41,13 +41,14 @@ def run_command(prepare: Callable, path: str, arguments: list[str]) -> None:
     from petl_modules.train.config import load_config, refuse_unread
     from petl_modules.train.labels import with_own_folder
 
-    config = with_own_folder(load_config(path, arguments, prepare), prepare)
-    config = refusals.with_full_paths(config)
-    refuse_unread(config, prepare)
-    refusals.refuse_folds(config)
-    refusals.refuse_device(config)
-    refusals.refuse_workers(config)
-    refusals.refuse_wandb(config)
+    with once():
+        config = with_own_folder(load_config(path, arguments, prepare), prepare)
+        config = refusals.with_full_paths(config)
+        refuse_unread(config, prepare)
+        refusals.refuse_folds(config)
+        refusals.refuse_device(config)
+        refusals.refuse_workers(config)
+        refusals.refuse_wandb(config)
     if "RANK" in os.environ:
         from speechbrain.utils.distributed import ddp_init_group
 
