@@ -1,9 +1,6 @@
-"""`python -m petl_modules.peft_format`, which is `petl peft`, and what is at work."""
+"""`python -m petl_modules.peft_format`, which is `petl peft`."""
 
 from petl_modules.commands import run
-from petl_modules.use.peft_format import from_peft, to_peft
-
-__all__ = ["from_peft", "to_peft"]
 
 if __name__ == "__main__":
     run("peft")

@@ -55,7 +55,7 @@ def test_an_object_can_be_replaced(recipe):
 def a_value(key):
     """A value that a knob may have, other than its default, and its method."""
     own = ("mhsa", True, 0.5, [0.5, 0.5], [3], 6, 0.05, "word", ["encoder"], ["k"])
-    others = ("cls", "bf16", "offline", "macro_f1", "gloo", "lora")
+    others = ("cls", "bf16", "offline", "macro_f1", "gloo", "lora", "linear", "last")
     start = ("sequential", "after", "random", "relu", "convpass")
     methods = [name for name, e in method_table().items() if key in e.knobs]
     for value in (*own, *others, *start):
@@ -255,35 +255,3 @@ def test_steps_are_gentle_after_a_head_start(recipe):
     started = load_config(path, ["--method=bottleneck", "--head_start_epochs=5"])
     assert (fresh["lr"], started["lr"]) == (entry.lr, entry.lr_after_head_start)
     assert started["lr"] < fresh["lr"]
-
-
-# What a config may name
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "own: !apply:os.system [touch RAN]",
-        "own: !new:subprocess.Popen\n    args: [touch, RAN]",
-        "own: !name:builtins.exec",
-        "own: {deep: [!module:os]}",
-        "own: !!python/object/apply:os.system [touch RAN]",
-        "own: !<tag:yaml.org,2002:python/object/apply:os.system> [touch RAN]",
-        "opt_class: !name:torch.optim.AdamW\n    lr: !apply:os.system [touch RAN]",
-        "own: !apply:petl_modules.files.write_text\n    path: RAN\n    text: x",
-        "own: !include:other.yaml",
-        "? !apply:os.system [touch RAN]\n: 3",
-    ],
-)
-def test_no_config_runs_code(recipe, tmp_path, monkeypatch, text):
-    monkeypatch.chdir(tmp_path)
-    sentence = refused(recipe(text))
-    assert "recipe.yaml" in sentence
-    assert not (tmp_path / "RAN").exists()
-
-
-def test_names_of_earlier_versions_are_understood(recipe):
-    text = "model: !new:petl_modules.adapted.AdaptedModel\n"
-    text += "    backbone: !ref <backbone>\n    method: !ref <petl>\n"
-    config = load_config(recipe(text))
-    assert "!new:petl_modules.core.adapted.AdaptedModel" in config.text()

@@ -8,7 +8,7 @@ writes tables and plots.
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ruamel.yaml import YAML, YAMLError
@@ -16,6 +16,7 @@ from ruamel.yaml import YAML, YAMLError
 from petl_modules.console import Parser
 from petl_modules.errors import UserError
 from petl_modules.grid.jobs import Job
+from petl_modules.grid.published import Paper
 from petl_modules.grid.report import write_report
 from petl_modules.grid.runs import read_job
 from petl_modules.grid.schedule import run_here, submit
@@ -33,9 +34,23 @@ KEYS = {
     "parallel": 1,
     "processes": 1,
     "slurm": {},
+    "paper": None,
 }
 # Set by the file itself
 RESERVED = ("method", "seed", "output_folder", "run_folder")
+# What --tiny sets where a recipe has it, beside the first fold and seed: to see all run
+TINY = {
+    "number_of_epochs": 1,
+    "number_of_steps": None,
+    "evaluate_every": None,
+    "patience": None,
+    "warmup_steps": None,
+    "head_start_epochs": 0,
+    "batch_size": 8,
+    "grad_accumulation_factor": 1,
+    "precision": "fp32",
+    "skip_broken": True,
+}
 PATHS = ("data_folder", "source")
 IN_RUN_NAME = ("few_shot", "method", "task")
 
@@ -53,15 +68,20 @@ class Benchmark:
         Jobs at a time on this machine.
     slurm : dict
         Options of sbatch, by their long names.
+    paper : Paper or None
+        Whose table it runs again.
     """
 
     folder: Path
     jobs: list
     parallel: int
     slurm: dict
+    paper: Paper | None = None
 
 
-def load_benchmark(path: str | Path) -> Benchmark:
+def load_benchmark(
+    path: str | Path, changes: dict | None = None, tiny: bool = False
+) -> Benchmark:
     """Read and check a file.
 
     Arguments
@@ -71,7 +91,15 @@ def load_benchmark(path: str | Path) -> Benchmark:
         `methods`: a list of names, or of `{method: NAME, name: NAME, key: value,
         ...}`; and, if wanted, `seeds`, `overrides` (of all jobs), `variants` (a list of
         overrides, each for all jobs, which may have a name too), `output_folder`,
-        `parallel`, `processes`, `slurm`. Names are for folders and the report.
+        `parallel`, `processes`, `slurm`. Names are for folders and the report. A recipe
+        may say under `methods` what is its own for some of them, `{NAME: {key: value,
+        ...}}`. Where the file runs a paper's table again, `paper` says what
+        `petl_modules.grid.published.Paper` has.
+    changes : dict or None
+        Overrides of all jobs that count before all others, and output_folder.
+    tiny : bool
+        Whether every job is cut to one short epoch of its first fold and seed, to see
+        that it runs.
 
     Returns
     -------
@@ -82,9 +110,12 @@ def load_benchmark(path: str | Path) -> Benchmark:
     UserError
         For anything that a recipe would refuse, before any of them runs.
     """
-    given = read(path)
+    given, changes = read(path), dict(changes or {})
     folder = given["output_folder"] or f"results/{Path(path).stem}"
+    folder = changes.pop("output_folder", f"{folder}_tiny" if tiny else folder)
     folder = Path(expanded(folder)).resolve()
+    given["changes"], given["tiny"] = changes, TINY if tiny else {}
+    given["seeds"] = given["seeds"][:1] if tiny else given["seeds"]
     jobs = {}
     for recipe, variant, method, seed in itertools.product(
         recipes_of(given, path),
@@ -96,14 +127,16 @@ def load_benchmark(path: str | Path) -> Benchmark:
             made = make_jobs(folder, recipe, variant, method, seed, given)
         except UserError as error:
             raise UserError(f"{path}, {recipe['name']}: {error}") from None
-        for job in made:
+        for job in made[:1] if tiny else made:
             if job.folder in jobs:
                 raise UserError(
                     f"{path} asks twice for {job.folder.relative_to(folder)}: give "
                     "recipes that stand there twice a name of their own."
                 )
             jobs[job.folder] = job
-    return Benchmark(folder, [*jobs.values()], given["parallel"], given["slurm"])
+    return Benchmark(
+        folder, [*jobs.values()], given["parallel"], given["slurm"], given["paper"]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,13 +148,19 @@ def main(argv: list[str] | None = None) -> int:
     add("file", metavar="FILE", help="A yaml of recipes, methods, overrides and seeds.")
     slurm = "Submit the jobs to SLURM as an array, instead of running them here."
     add("--slurm", action="store_true", help=slurm)
+    tiny = "Cut every job to one short epoch of its first fold, to see that it runs."
+    add("--tiny", action="store_true", help=tiny)
+    change = "An override of all jobs, before all others; may be given again."
+    add("--with", metavar="KEY=VALUE", action="append", default=[], help=change)
     options = parser.parse_args(argv)
-    benchmark = load_benchmark(options.file)
+    changes = dict(map(change_of, vars(options)["with"]))
+    benchmark = load_benchmark(options.file, changes, options.tiny)
     if options.action == "list":
         return show(benchmark)
     if options.action == "report":
         runs = [read_job(job) for job in benchmark.jobs]
-        return write_report(runs, benchmark.folder, benchmark.folder / "report")
+        output = benchmark.folder / "report"
+        return write_report(runs, benchmark.folder, output, paper=benchmark.paper)
     states = [job.state() for job in benchmark.jobs]
     waiting = [
         job
@@ -152,6 +191,8 @@ def make_jobs(folder, recipe, variant, method, seed, given):
     names = [plain_name(entry.pop("name", None)) for entry in entries]
     variant, method = entries
     settings = {**given["overrides"], **recipe["settings"], **variant, **method}
+    settings |= recipe["methods"].get(names[1] or method["method"]) or {}
+    settings |= given["changes"]
     for key in RESERVED:
         if key in settings and (key != "method" or key not in method):
             raise UserError(f"{key} cannot be among the overrides.")
@@ -168,6 +209,10 @@ def make_jobs(folder, recipe, variant, method, seed, given):
         told = tuple({**settings, **more}.items())
         return Job(recipe["recipe"], told, given["processes"], task, name)
 
+    if given["tiny"]:
+        known = job().config.knobs
+        less = {k: v for k, v in given["tiny"].items() if k in known}
+        settings |= {k: v for k, v in less.items() if k not in given["changes"]}
     whole = job()
     folds = whole.config["folds"]
     if not folds or whole.config["fold"] is not None:
@@ -204,12 +249,23 @@ def recipes_of(given, path):
         if not isinstance(entry.get("recipe"), str):
             raise UserError(f"{path} has an entry of recipes without recipe: {entry}.")
         recipe = entry.pop("recipe")
-        named = "name" in entry
+        named, own = "name" in entry, entry.pop("methods", {})
+        known = [m.get("name", m["method"]) for m in methods_of(given, path)]
+        if not isinstance(own, dict):
+            raise UserError(f"{path}: methods of {recipe} must be a mapping of names.")
+        for method in own:
+            refuse_misspelt(method, known, path)
         name = str(entry.pop("name", recipe))
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise UserError(f"{path}: give the recipe {recipe} a name.")
         found.append(
-            {"recipe": recipe, "name": name, "named": named, "settings": entry}
+            {
+                "recipe": recipe,
+                "name": name,
+                "named": named,
+                "settings": entry,
+                "methods": own,
+            }
         )
     return found
 
@@ -255,7 +311,36 @@ def read(path):
     for key in ("overrides", "slurm"):
         if not isinstance(given[key], dict):
             raise UserError(f"{path}: {key} must be a mapping.")
+    given["paper"] = paper_of(given["paper"], path)
     return given
+
+
+def paper_of(said, path):
+    """The paper whose table a file runs again, or None."""
+    if said is None:
+        return None
+    if not isinstance(said, dict):
+        raise UserError(f"{path}: paper must be a mapping.")
+    for key in said:
+        refuse_misspelt(key, [field.name for field in fields(Paper)], path)
+    lists = {key: tuple(v) for key, v in said.items() if isinstance(v, list)}
+    try:
+        return Paper(**{**said, **lists})
+    except TypeError:
+        raise UserError(
+            f"{path}: paper must say source, table, backbone and protocol."
+        ) from None
+
+
+def change_of(text):
+    """The key and value of KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--with {text} is no KEY=VALUE.")
+    try:
+        return key, YAML(typ="safe", pure=True).load(value)
+    except YAMLError:
+        return key, value
 
 
 def full_path(text):

@@ -18,6 +18,7 @@ from petl_modules.errors import UserError
 from petl_modules.files import make_folder, write_text
 from petl_modules.grid import plots
 from petl_modules.grid.page import page
+from petl_modules.grid.published import Paper
 from petl_modules.grid.rows import Task, tasks_of
 from petl_modules.grid.runs import Run, runs_below
 from petl_modules.grid.tables import tables_of, write_csv
@@ -42,6 +43,7 @@ def write_report(
     root: Path,
     output: Path | None = None,
     metric: str | None = None,
+    paper: Paper | None = None,
 ) -> int:
     """Print the tables of runs, and write them with plots into a folder.
 
@@ -53,6 +55,8 @@ def write_report(
     output : Path or None
     metric : str or None
         One of those in results.json; None takes the one that chose the epoch.
+    paper : Paper or None
+        Whose printed figures stand in the rows, and whose protocol above the tables.
 
     Returns
     -------
@@ -70,8 +74,9 @@ def write_report(
     tasks = tasks_of(runs, metric)
     if not tasks:
         raise UserError(f"There are no finished runs below {root}.")
-    tables = tables_of(tasks)
-    parts = [table.markdown() for table in tables]
+    tables = tables_of(tasks, paper)
+    parts = [] if paper is None else [paper.markdown()]
+    parts += [table.markdown() for table in tables]
     if missing:
         lines = "\n".join(f"- {line}" for line in missing)
         parts.append(f"## Missing, and in no mean\n\n{lines}")

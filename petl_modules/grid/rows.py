@@ -1,15 +1,14 @@
 """Runs as rows of a table: what is averaged, what it is called, and how sure it is."""
 
-import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 from petl_modules.errors import UserError
 from petl_modules.grid.intervals import Interval, bootstrap, over_runs, wilson
+from petl_modules.grid.published import Figure, figures
 from petl_modules.grid.runs import Run
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, main_metric, scale
@@ -17,7 +16,6 @@ from petl_modules.train.labels import shown
 from petl_modules.train.results import HARMLESS
 from petl_modules.use.adapter_file import TENSORS
 
-PUBLISHED = Path(__file__).parent.parent / "hparams" / "published.csv"
 REPEATED = {"seed", "fold"}
 OWN_COLUMN = {"method", "few_shot", "source", "recipe", "dataset", "task"}
 OF_CLIPS = "accuracy"  # the metric that is a mean over clips
@@ -162,13 +160,13 @@ class Task:
     metric : str
     rows : list of Row
         With at least one finished run each.
-    published : list of dict
+    published : list of Figure
     """
 
     name: str
     metric: str
     rows: list[Row]
-    published: list[dict]
+    published: list[Figure]
 
 
 def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
@@ -202,7 +200,7 @@ def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
         chosen = metric_of(name, group, metric)
         for row in group:
             row.probe = probe_of(row, group, chosen)
-        tasks.append(Task(name, chosen, group, published(group[0].settings, chosen)))
+        tasks.append(Task(name, chosen, group, figures(group[0].settings, chosen)))
     return tasks
 
 
@@ -270,16 +268,3 @@ def metric_of(name, rows, wanted):
             f"There is no metric {wanted} of {name}, but {', '.join(known)}."
         )
     return wanted
-
-
-def published(settings, metric):
-    """The figures of papers for a task."""
-    with open(PUBLISHED, encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    task = settings.get("task") or ""
-    return [
-        row
-        for row in rows
-        if (row["recipe"], row["task"], row["metric"])
-        == (settings["recipe"], task, metric)
-    ]

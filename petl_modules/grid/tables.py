@@ -9,6 +9,7 @@ from pathlib import Path
 
 from petl_modules.files import write_text
 from petl_modules.grid.intervals import Interval
+from petl_modules.grid.published import Paper, beside, protocols
 from petl_modules.grid.rows import Task
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, unit
@@ -33,25 +34,50 @@ class Table:
     rows : list of list of str
         A row of papers' figures has its cells in `*asterisks*`, and a cell of fewer
         runs than it should be in `**two**`.
+    note : str
+        What is said above it.
     """
 
     title: str
     heads: list[str]
     rows: list[list[str]]
+    note: str = ""
 
     def markdown(self) -> str:
         """The table with its title."""
         lines = [self.heads, ["---"] * len(self.heads), *self.rows]
         cells = ([cell.replace("|", "\\|") for cell in row] for row in lines)
-        return "\n".join(
-            [f"## {self.title}", "", *(f"| {' | '.join(row)} |" for row in cells)]
-        )
+        said = [self.note, ""] if self.note else []
+        rows = (f"| {' | '.join(row)} |" for row in cells)
+        return "\n".join([f"## {self.title}", "", *said, *rows])
 
 
-def tables_of(tasks: Sequence[Task]) -> list[Table]:
-    """The average over tasks where there are several, and a table for each."""
+def tables_of(tasks: Sequence[Task], paper: Paper | None = None) -> list[Table]:
+    """The average over tasks where there are several, and a table for each: of a
+    paper's rows with what it printed, or with all that papers say of the methods."""
     average = [average_table(tasks)] if len(tasks) > 1 else []
+    if paper is not None:
+        return [*average, *(paper_table(task, paper) for task in tasks)]
     return [*average, *map(task_table, tasks)]
+
+
+def paper_table(task: Task, paper: Paper) -> Table:
+    """The rows of one task with what a paper printed in them."""
+    columns = columns_of(task)
+    test = columns.index(f"test {unit(task.metric)}")
+    columns.insert(test, f"printed {unit(task.metric)}")
+    size = columns.index("trained")
+    columns[size:size] = ["printed parameters", "ours, without head"]
+    rows = []
+    for row in task.rows:
+        printed = beside(task.published, paper, row.label, row.few_shot)
+        cells = our_cells(task, row) | {
+            f"printed {unit(task.metric)}": printed.value if printed else "",
+            "printed parameters": printed.parameters if printed else "",
+            "ours, without head": f"{row.trained['petl'] + row.trained['norms']:,}",
+        }
+        rows.append([cells[name] for name in columns])
+    return Table(task.name, columns, rows)
 
 
 def task_table(task: Task) -> Table:
@@ -68,7 +94,7 @@ def task_table(task: Task) -> Table:
     for method in method_table():
         if method not in told:
             rows += published_rows(task, method, columns)
-    return Table(task.name, columns, rows)
+    return Table(task.name, columns, rows, protocols(task.published))
 
 
 def average_table(tasks: Sequence[Task]) -> Table:
@@ -107,12 +133,13 @@ def write_csv(task: Task, path: str | Path) -> None:
         writer.writerow(
             {
                 "task": task.name,
-                "method": published_label(entry),
-                "backbone": entry["backbone"],
-                "source": f"published: {entry['source']}",
+                "method": entry.label,
+                "few_shot": entry.few_shot,
+                "backbone": entry.backbone,
+                "source": f"published: {entry.source}",
                 "metric": task.metric,
-                "mean": entry["value"],
-                "trained_parameters": entry["parameters"],
+                "mean": entry.value,
+                "trained_parameters": entry.parameters,
             }
         )
     write_text(path, stream.getvalue())
@@ -190,21 +217,16 @@ def numbers(task, row):
 def published_rows(task, method, columns) -> Iterable[list[str]]:
     """The rows of papers for one method."""
     for entry in task.published:
-        if entry["method"] == method:
+        if entry.method == method:
             cells = {
-                "method": f"{published_label(entry)}, published, {entry['source']}",
-                "few-shot": entry.get("few_shot") or "all",
-                "backbone": entry["backbone"],
-                f"test {unit(task.metric)}": entry["value"],
-                "trained": entry["parameters"],
+                "method": f"{entry.label}, published, {entry.source}",
+                "few-shot": entry.few_shot or "all",
+                "backbone": entry.backbone,
+                f"test {unit(task.metric)}": entry.value,
+                "trained": entry.parameters,
             }
             texts = (cells.get(name) for name in columns)
             yield [f"*{text}*" if text else "" for text in texts]
-
-
-def published_label(entry):
-    """A method of a paper, with its setting."""
-    return f"{entry['method']} {entry['setting']}".strip()
 
 
 def between(interval: Interval | None) -> str:

@@ -11,7 +11,6 @@ from petl_modules.data.units import joined
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import PositiveInt
 from petl_modules.tasks.ctc import CTC, heard
-from petl_modules.tasks.sequence import write_alignments
 
 # what is compared, and the file for its alignments
 RATES = {
@@ -119,7 +118,8 @@ class SpeechRecognition(CTC):
     def write(self, folder):
         """Alignments of what was collected, in SpeechBrain's format."""
         for rate, stats in self.stats.items():
-            write_alignments(folder / RATES[rate][1], stats)
+            with open(folder / RATES[rate][1], "w", encoding="utf-8") as stream:
+                stats.write_stats(stream)
 
 
 def searcher(kenlm_model_path, **settings):

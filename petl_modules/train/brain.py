@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 from speechbrain.utils.checkpoints import average_checkpoints
 
-from petl_modules.data.ahead import AheadLoader
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
 from petl_modules.train.losses import Losses
+from petl_modules.train.periods import Periods, Plan
+from petl_modules.train.schedules import make_schedule
 
 
 class PetlBrain(sb.Brain):
@@ -28,7 +29,7 @@ class PetlBrain(sb.Brain):
     task : object
         Of `petl_modules.tasks`.
     task_model : TaskModel
-    counter : petl_modules.train.checkpoints.Counter
+    counter : speechbrain.utils.epoch_loop.EpochCounterWithStopper
     loggers : list
         SpeechBrain train loggers.
     **kwargs
@@ -42,6 +43,7 @@ class PetlBrain(sb.Brain):
         self.scheduler = None
         self.train_loss = None  # of the last epoch
         self.losses = None  # of the epoch that runs
+        self.right, self.seen = None, 0  # clips of it that were told right, and all
         self.seconds = Stopwatch()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("task_model", task_model)
@@ -68,7 +70,9 @@ class PetlBrain(sb.Brain):
             if not torch.isfinite(loss):  # the very last step may have broken it
                 self.refuse_loss(self.step, batch.id)
             self.task.collect(predictions, batch)
-            self.weight = self.task.weight(batch)
+        elif (right := self.task.right(predictions, batch)) is not None:
+            self.right = right if self.right is None else self.right + right
+            self.seen += len(batch.id)
         return loss
 
     def refuse_loss(self, step, ids):
@@ -86,44 +90,40 @@ class PetlBrain(sb.Brain):
     def init_optimizers(self):
         """AdamW, with groups that weight decay spares, and the schedule."""
         groups = self.task_model.parameter_groups(self.hparams.decay_all)
-        fused = {"fused": True} if self.on_gpu else {}
-        self.optimizer = self.opt_class(groups, **fused)
+        self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"optimizer": self.optimizer}
-        steps = self.counter.limit * self.steps_per_epoch
-        warmup = round(self.hparams.warmup * steps)
-        self.scheduler = self.hparams.scheduler(
-            self.optimizer, num_warmup_steps=warmup, num_training_steps=steps
+        self.scheduler = make_schedule(
+            self.optimizer,
+            self.plan.steps,
+            self.hparams.scheduler,
+            self.hparams.warmup,
+            self.hparams.warmup_steps,
+            self.hparams.hold,
         )
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
             self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
     @property
-    def on_gpu(self):
-        """Whether it trains on a GPU."""
-        return torch.device(self.device).type == "cuda"
-
-    @property
-    def steps_per_epoch(self):
-        """Optimizer steps: batches over accumulation, the last group perhaps short."""
-        return -(-self.num_batches // self.grad_accumulation_factor)
-
-    def make_dataloader(
-        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
-    ):
-        """As SpeechBrain's; threads read ahead."""
-        if stage == sb.Stage.TRAIN:
-            loader_kwargs = self._train_loader_specifics(dataset, loader_kwargs)
-        loader = AheadLoader(dataset, **loader_kwargs)
-        if self.checkpointer is not None and ckpt_prefix is not None:
-            self.checkpointer.add_recoverable(ckpt_prefix + stage.name, loader)
-        return loader
+    def num_batches(self):
+        """Batches of the epoch, or of the period between two validations."""
+        return len(self.train_sampler)
 
     def _train_loader_specifics(self, dataset, loader_kwargs):
         """SpeechBrain's hook: batches in an order that hangs on seed and epoch."""
         together = torch.distributed.is_initialized()
+        knobs, batches = self.hparams, loader_kwargs["batch_sampler"]
+        factor = self.grad_accumulation_factor
+        self.plan = Plan.of(
+            -(-len(batches) // factor),  # the last group of an epoch may be short
+            knobs.number_of_epochs,
+            knobs.number_of_steps,
+            knobs.evaluate_every,
+        )
+        if knobs.number_of_steps or knobs.evaluate_every:
+            batches = Periods(batches, self.plan, factor)
         self.train_sampler = loader_kwargs["batch_sampler"] = SharedBatches(
-            loader_kwargs["batch_sampler"],
+            batches,
             torch.distributed.get_rank() if together else 0,
             torch.distributed.get_world_size() if together else 1,
         )
@@ -142,7 +142,7 @@ class PetlBrain(sb.Brain):
         With `judge_start` the model as it starts counts as epoch 0, and is what comes
         out if no epoch is better.
         """
-        self.num_batches, self.judge_start = len(train_set), judge_start
+        self.judge_start, epoch_counter.limit = judge_start, self.plan.periods
         self.valid_loader = self.make_dataloader(
             valid_set, sb.Stage.VALID, ckpt_prefix=None, **valid_loader_kwargs
         )
@@ -154,26 +154,22 @@ class PetlBrain(sb.Brain):
         first = (self.step - 1) // factor * factor  # batches before this group
         group = min(factor, self.num_batches - first)
         should_step = self.step - first == group
-        share = self.train_sampler.weight(self.step)
-        if self.train_sampler.processes > 1:
-            take_part(self.task_model, bool(share))
         with self.no_sync(not should_step):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            loss = loss * share
+            loss = loss * self.train_sampler.weight(self.step)
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()
         self.losses.add(loss.detach(), self.step, batch.id)
 
     def update_average(self, loss, avg_loss):
-        """SpeechBrain's hook: the mean so far, of training's losses as far as they have
-        been looked at."""
+        """SpeechBrain's hook: of training, whose losses are looked at one step late,
+        the mean so far."""
         if loss is None:
             return self.losses.mean
-        self.seen += self.weight  # in the mean over clips, whatever the batches
-        return avg_loss + (float(loss) - avg_loss) * self.weight / self.seen
+        return super().update_average(loss, avg_loss)
 
     def optimizers_step(self):
         """Clip the gradients of all groups together, then step."""
@@ -181,12 +177,9 @@ class PetlBrain(sb.Brain):
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         if self.max_grad_norm and self.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.scaler.get_scale() < scale:
-            return  # fp16's gradients were too large: no step was made
         self.scheduler.step()
         self.optimizer_step += 1
 
@@ -194,22 +187,16 @@ class PetlBrain(sb.Brain):
 
     def on_fit_start(self):
         """Take up the last checkpoint, then start the clock."""
-        self.checkpointer.make_ready()
         super().on_fit_start()
         self.seconds.taken_up = True
         if self.judge_start and not self.checkpointer.list_checkpoints():
             self._fit_valid(self.valid_loader, epoch=0, enable=False)
 
-    def _fit_valid(self, valid_set, epoch, enable):
-        """After every `valid_epochs` epochs, and after the last one."""
-        if epoch % self.hparams.valid_epochs == 0 or epoch == self.counter.limit:
-            super()._fit_valid(valid_set=valid_set, epoch=epoch, enable=enable)
-
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)
-        self.seen = 0
         if stage == sb.Stage.TRAIN:
+            self.right, self.seen = None, 0
             self.losses = Losses(self.avg_train_loss, self.refuse_loss)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -225,6 +212,9 @@ class PetlBrain(sb.Brain):
         self.counter.update_metric(error)
         lr = self.optimizer.param_groups[0]["lr"]
         trained = None if self.train_loss is None else {"loss": self.train_loss}
+        if trained is not None and self.right is not None:
+            accuracy = float(self.right) / self.seen
+            trained["accuracy"] = mean_over_processes(accuracy, self.device)
         for logger in self.loggers:
             logger.log_stats(
                 {"epoch": epoch, "lr": lr},
@@ -232,7 +222,10 @@ class PetlBrain(sb.Brain):
                 valid_stats=self.metrics,
             )
         self.checkpointer.save_and_keep_only(
-            meta={"error": error, "epoch": epoch},
+            meta={
+                "error": error if self.hparams.choose == "best" else -epoch,
+                "epoch": epoch,
+            },
             min_keys=["error"],
             num_to_keep=self.hparams.average,
         )
@@ -303,14 +296,6 @@ class SharedBatches:
         whole = self.sizes[step - 1]
         own = len(range(self.rank, whole, self.processes))
         return own * self.processes / whole
-
-
-def take_part(model, mine):
-    """Let batch statistics count what this process reads, or not where it has only the
-    copy of another's clip."""
-    for module in model.modules():
-        if hasattr(module, "takes_part"):
-            module.takes_part = mine
 
 
 def mean_over_processes(value, device):

@@ -31,8 +31,6 @@ class Built:
         From model and head to a `TaskModel`.
     make_optimizer : callable
         From parameter groups to an optimizer.
-    make_scheduler : callable
-        From an optimizer and numbers of steps to a schedule.
     """
 
     values: dict[str, Any]
@@ -41,7 +39,6 @@ class Built:
     make_task: Callable
     make_task_model: Callable
     make_optimizer: Callable
-    make_scheduler: Callable
 
     @classmethod
     def of(cls, config: Config) -> "Built":
@@ -54,7 +51,6 @@ class Built:
             objects["objective"],
             objects["task_model"],
             objects["opt_class"],
-            objects["scheduler"],
         )
 
     @cached_property

@@ -6,34 +6,30 @@ from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import (
-    get_cosine_schedule_with_warmup,
-    get_linear_schedule_with_warmup,
-)
 
 from petl_modules.errors import UserError
 
-Schedule = Literal["cosine", "linear", "hold"]
+Schedule = Literal["cosine", "linear", "hold", "inverse_sqrt", "constant"]
 
 
 def make_schedule(
     optimizer: Optimizer,
     steps: int,
-    schedule: Schedule = "cosine",
+    scheduler: Schedule = "cosine",
     warmup: float = 0.0,
     warmup_steps: int | None = None,
     hold: float = 0.4,
 ) -> LambdaLR:
-    """The learning rate rises from zero and falls to zero, once a step.
+    """The learning rate rises from zero, and then follows a curve, once a step.
 
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
     steps : int
         Of the whole training.
-    schedule : str
-        How the learning rate falls after the warm-up: as a cosine, along a line, or
-        held for a while and then along a line, as in SURE (arXiv 2303.03267).
+    scheduler : str
+        One of transformers' curves, or hold: held for a while, and then along a line to
+        zero, as in SURE (arXiv 2303.03267).
     warmup : float
         The part of all steps in which the learning rate rises from zero.
     warmup_steps : int or None
@@ -46,11 +42,12 @@ def make_schedule(
     UserError
         If it would begin to fall before it has risen.
     """
+    from transformers import get_scheduler  # which takes seconds to import
+
     rise = round(warmup * steps) if warmup_steps is None else warmup_steps
-    if schedule == "cosine":
-        return get_cosine_schedule_with_warmup(optimizer, rise, steps)
-    if schedule == "linear":
-        return get_linear_schedule_with_warmup(optimizer, rise, steps)
+    if scheduler != "hold":
+        name = "constant_with_warmup" if scheduler == "constant" else scheduler
+        return get_scheduler(name, optimizer, rise, steps)
     fall = math.ceil(hold * steps)
     if fall < rise:
         raise UserError(

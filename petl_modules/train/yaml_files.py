@@ -24,6 +24,10 @@ MOVED = {
     "petl_modules.backbones.fastspeech2.": "petl_modules.tts.fastspeech2.",
 }
 TAG = re.compile(r"!(new|name|apply):([\w.]+)")
+# Earlier versions named a function of transformers
+SCHEDULE = re.compile(
+    r"^scheduler: !name:transformers\.get_(\w+)_schedule_with_warmup\b.*$", re.MULTILINE
+)
 PLAIN = (dict, list, str, bool, int, float, type(None))
 # What yaml files may name, and as which of HyperPyYAML's tags
 ALLOWED = {
@@ -48,10 +52,6 @@ ALLOWED = {
             )
         ),
         *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD")),
-        *(
-            f"transformers.get_{name}_schedule_with_warmup"
-            for name in ("constant", "cosine", "linear", "inverse_sqrt")
-        ),
     },
     "apply": {
         "petl_modules.backbones.load_backbone",
@@ -127,7 +127,7 @@ def moved(text: str) -> str:
                 break
         return f"!{found[1]}:{name}"
 
-    return TAG.sub(renamed, text)
+    return SCHEDULE.sub(r"scheduler: \1", TAG.sub(renamed, text))
 
 
 def round_trip() -> YAML:

@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 from petl_modules.errors import UserError
 
 KIND = "fastspeech2"
-CONFIG, WEIGHTS, ALIGNER = "config.json", "model.safetensors", "aligner.safetensors"
-VOCODER = "vocoder"  # a folder beside them, if the base has one of its own
-ALIGNMENTS = ("forced", "learned")
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,6 @@ class FastSpeech2Config:
     ----------
     text : str
         arpabet or graphemes.
-    alignment : str
-        Where durations come from in training: forced, found before by
-        `petl_modules.tts.forced_alignment`, or learned with the rest.
     kernel_sizes : tuple of int
         Of the two convolutions of every feed-forward block.
     speakers : tuple of str
@@ -33,7 +28,6 @@ class FastSpeech2Config:
     """
 
     text: str = "arpabet"
-    alignment: str = "learned"  # as of bases whose config does not say it
     hidden_size: int = 256
     heads: int = 2
     encoder_layers: int = 4

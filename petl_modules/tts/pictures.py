@@ -7,8 +7,6 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from petl_modules.tasks.pictures import as_it_is
-
 
 def spectrograms(row):
     """A synthesised spectrogram below that of the recording.
@@ -30,6 +28,6 @@ def spectrograms(row):
         ax.set_ylabel("mel bin")
     axes[1].set_xlabel("frame")
     title = f"{row['text']} (MCD {row['mcd']:.2f} dB)"
-    figure.suptitle(as_it_is(fill(title, 90)), fontsize="medium")
+    figure.suptitle(fill(title, 90), fontsize="medium")
     pyplot.close(figure)
     return figure

@@ -1,0 +1,132 @@
+"""What papers printed: their figures, and the protocols that these are of."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PUBLISHED = Path(__file__).parent.parent / "hparams" / "published.csv"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One printed figure.
+
+    Attributes
+    ----------
+    recipe, task, metric : str
+        What it is of; task is empty where a recipe has one only.
+    method, setting : str
+        The row of the table.
+    few_shot : str
+        Training clips per class; empty for all.
+    backbone, parameters, value : str
+        As printed; value in percent.
+    protocol : str
+        How it was measured.
+    source : str
+    """
+
+    recipe: str
+    task: str
+    metric: str
+    method: str
+    setting: str
+    few_shot: str
+    backbone: str
+    parameters: str
+    value: str
+    protocol: str
+    source: str
+
+    @property
+    def label(self) -> str:
+        """The method with its setting."""
+        return f"{self.method} {self.setting}".strip()
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The table that a benchmark file runs again.
+
+    Attributes
+    ----------
+    source : str
+        Such as arXiv 2312.03694.
+    table : str
+        Which of its tables or figures.
+    backbone : str
+        As `Figure` names it.
+    protocol : str
+        What the paper did, and the file does.
+    deviations : tuple of str
+        In what runs differ from it all the same.
+    switches : tuple of str
+        Deviations that can be switched back, and how.
+    not_offered : tuple of str
+        What the released code does and no switch brings back.
+    """
+
+    source: str
+    table: str
+    backbone: str
+    protocol: str
+    deviations: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+    not_offered: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """What is said once above the tables."""
+        parts = [
+            f"Printed figures: {self.source}, {self.table}, with {self.backbone}.",
+            f"Protocol: {self.protocol.strip()}",
+        ]
+        for head, lines in (
+            ("Ours differs in:", self.deviations),
+            ("Which can be switched back:", self.switches),
+            ("Of the released code not offered, since it would be a fault:",
+             self.not_offered),
+        ):  # fmt: skip
+            if lines:
+                parts.append("\n".join([head, "", *(f"- {line}" for line in lines)]))
+        return "\n\n".join(parts)
+
+
+def figures(settings: dict[str, Any], metric: str) -> list[Figure]:
+    """The printed figures of a run's task.
+
+    Arguments
+    ---------
+    settings : dict
+        With recipe, and task where the recipe has several.
+    metric : str
+    """
+    with open(PUBLISHED, encoding="utf-8", newline="") as stream:
+        rows = [Figure(**row) for row in csv.DictReader(stream)]
+    asked = settings["recipe"], settings.get("task") or "", metric
+    return [row for row in rows if (row.recipe, row.task, row.metric) == asked]
+
+
+def beside(
+    found: Iterable[Figure], paper: Paper, label: str, few_shot: int | None
+) -> Figure | None:
+    """What a paper printed in a row, or None if that is not known."""
+    asked = paper.source, paper.backbone, label, str(few_shot or "")
+    for figure in found:
+        row = figure.source, figure.backbone, figure.label, figure.few_shot
+        if row == asked:
+            return figure
+    return None
+
+
+def protocols(found: Iterable[Figure]) -> str:
+    """A sentence about figures that stand beside runs of another protocol; empty if
+    there are none."""
+    said = dict.fromkeys(f"{f.backbone}: {f.protocol} ({f.source})" for f in found)
+    if not said:
+        return ""
+    return (
+        "Figures in italics are printed ones, each of a protocol of its own, which the "
+        f"runs need not share. {'; '.join(said)}."
+    )
