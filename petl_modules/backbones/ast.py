@@ -62,7 +62,8 @@ class ASTBackbone(Backbone):
         positions = model.embeddings.position_embeddings
         self.grid = model.embeddings.get_shape(model.config)
         if max_duration is not None:
-            frames = self.filterbank.frames(torch.tensor(round(max_duration * rate)))
+            samples = torch.tensor(round(max_duration * rate), device="cpu")
+            frames = self.filterbank.frames(samples)
             tokens = int(self.time_tokens(frames))
             if tokens > self.grid[1]:
                 longer = stretched(positions.data, self.grid, tokens)

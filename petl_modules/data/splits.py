@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
-from sklearn.model_selection import StratifiedGroupKFold
-
 from petl_modules.errors import UserError
 
 Entries = dict[str, dict[str, Any]]
@@ -185,6 +183,8 @@ def grouped_folds(
     labels: list[str], groups: list[str], count: int, seed: int
 ) -> list[list[int]]:
     """The clips' positions in `count` folds, stratified, no group in two of them."""
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second
+
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # a class may have fewer clips than folds: the caller looks at both sides

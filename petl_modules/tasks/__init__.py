@@ -1,11 +1,19 @@
-"""What differs by task: targets, loss, metrics, and what is left for a person."""
+"""What differs by task: targets, loss, metrics, and what is left for a person.
 
-from petl_modules.tasks.base import Task
-from petl_modules.tasks.classification import Classification
-from petl_modules.tasks.ctc import CTC
-from petl_modules.tasks.recognition import SpeechRecognition
-from petl_modules.tasks.slots import SlotFilling
-from petl_modules.tasks.transcription import Transcription
+A task is imported when it is asked for: what one needs (a beam search, pictures, a
+tokenizer's normaliser) takes others seconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from petl_modules.tasks.base import Task
+    from petl_modules.tasks.classification import Classification
+    from petl_modules.tasks.ctc import CTC
+    from petl_modules.tasks.recognition import SpeechRecognition
+    from petl_modules.tasks.slots import SlotFilling
+    from petl_modules.tasks.transcription import Transcription
 
 __all__ = [
     "CTC",
@@ -15,3 +23,17 @@ __all__ = [
     "Task",
     "Transcription",
 ]
+MODULES = {
+    "CTC": "ctc",
+    "Classification": "classification",
+    "SlotFilling": "slots",
+    "SpeechRecognition": "recognition",
+    "Task": "base",
+    "Transcription": "transcription",
+}
+
+
+def __getattr__(name: str):
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)

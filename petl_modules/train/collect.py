@@ -1,6 +1,6 @@
 """Which knobs a config has, collected from all that reads it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pydoc import locate
 from typing import Any
 
@@ -19,11 +19,16 @@ INTERNAL = {"recipe": None, "run_folder": None, "labels": None, "method_defaults
 SECTIONS = {"backbone": "Backbone", "head": "Head", "objective": "Task"}
 
 
-def knobs_of_tree(tree: CommentedMap, prepare: Callable | None = None) -> dict:
+def knobs_of_tree(
+    tree: CommentedMap,
+    prepare: Callable | None = None,
+    unbuilt: Collection[str] = (),
+) -> dict[str, Knob]:
     """The knobs of a recipe's tree, by name, in the order in which they are shown.
 
     Those that training reads, those of every method, those that an object of the tree
-    reads by `!ref <key>`, and those of the recipe's `prepare` function. Where several
+    reads by `!ref <key>` (of any kind where it is not to be built, nor imported),
+    and those of the recipe's `prepare` function. Where several
     read one knob, the first of these says what it means.
     """
     found = knobs_of(Experiment, "Experiment")
@@ -31,7 +36,9 @@ def knobs_of_tree(tree: CommentedMap, prepare: Callable | None = None) -> dict:
         add(found, knobs_of(prepare, "Data set"))
     for key, node in tree.items():
         if key in SECTIONS or key == "model":
-            for name, knob in read_by(node, SECTIONS.get(key, "Method")).items():
+            section = SECTIONS.get(key, "Method")
+            read = read_by(node, section, key not in unbuilt)
+            for name, knob in read.items():
                 if name not in INTERNAL and not tagged(tree.get(name)):
                     found.setdefault(name, knob)
         if key == "backbone":
@@ -43,16 +50,18 @@ def knobs_of_tree(tree: CommentedMap, prepare: Callable | None = None) -> dict:
     return found
 
 
-def read_by(node: Any, section: str) -> dict[str, Knob]:
-    """The knobs that an object of a yaml reads by `!ref <key>`."""
-    factory: Any = locate(object_of(node) or "")
-    if factory is None or not isinstance(node, dict):
+def read_by(node: Any, section: str, described: bool = True) -> dict[str, Knob]:
+    """The knobs that an object of a yaml reads by `!ref <key>`, as its signature and
+    docstring describe them."""
+    if not isinstance(node, dict):
         return {}
-    knobs, found = knobs_of(factory, section), {}
+    factory: Any = locate(object_of(node) or "") if described else None
+    knobs = {} if factory is None else knobs_of(factory, section)
+    found = {}
     for argument, value in node.items():
         key = referred(value)
-        if key is not None and argument in knobs:
-            knob = knobs[argument]
+        if key is not None and (argument in knobs or not described):
+            knob = knobs.get(argument, Knob(argument, default=None))
             found[key] = Knob(key, knob.kind, knob.default, knob.help, section)
     return found
 

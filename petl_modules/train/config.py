@@ -89,6 +89,7 @@ def load_config(
     path: str | Path,
     arguments: Sequence[str] = (),
     prepare: Callable | None = None,
+    unbuilt: Collection[str] = (),
 ) -> Config:
     """The config of a recipe's yaml with the command line's changes.
 
@@ -100,6 +101,8 @@ def load_config(
         yaml.
     prepare : callable or None
         Of the recipe; its arguments are knobs too.
+    unbuilt : collection of str
+        Objects of the yaml that will not be built: what they read is not looked at.
 
     Returns
     -------
@@ -111,7 +114,7 @@ def load_config(
         For an unknown key (with the nearest known one), a value of the wrong kind or
         out of its range, or a knob that the chosen method has no use for.
     """
-    config = recipe_config(path, prepare)
+    config = recipe_config(path, prepare, unbuilt)
     said = {}
     for key, text in split(arguments).items():
         refuse_unknown(key, config)
@@ -133,13 +136,17 @@ def load_config(
     return checked(config)
 
 
-def recipe_config(path: str | Path, prepare: Callable | None = None) -> Config:
+def recipe_config(
+    path: str | Path,
+    prepare: Callable | None = None,
+    unbuilt: Collection[str] = (),
+) -> Config:
     """The config of a recipe's yaml as it stands: no command line, no method's own
     defaults."""
     path = Path(path)
     own = read(path)
     tree = overlay(lower_layer(own, path), own)
-    knobs = knobs_of_tree(tree, prepare)
+    knobs = knobs_of_tree(tree, prepare, unbuilt)
     whole = CommentedMap()
     for key, value in INTERNAL.items():
         whole[key] = tree.pop(key, value)
