@@ -3,11 +3,16 @@
 import csv
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import time
 
 import layouts
 import pytest
 import soundfile
-from conftest import ROOT, run
+from conftest import ROOT, command, run, tone
+from safetensors.torch import load_file
 from tiny import tiny_speech_base, tiny_writer
 
 from petl_modules.errors import UserError
@@ -119,6 +124,42 @@ def test_base_adaptation_and_synthesis(trees, tmp_path):
     assert Synthesizer(folder).speakers == ["YKWK"]
 
 
+def test_a_base_that_is_killed_ends_the_same(trees, tmp_path):
+    arguments = (
+        hparams("LJSpeech/TTS", "base"),
+        f"--data_folder={trees / 'ljspeech'}",
+        *SIZES,
+        *SHORT,
+        "--number_of_epochs=4",
+        "--valid_epochs=2",
+        "--samples=0",
+        "--max_batch_seconds=3",
+        "--ckpt_interval_steps=1",
+    )
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run("LJSpeech/TTS", *arguments, f"--output_folder={whole}")
+    assert done.returncode == 0, done.stderr
+    line = command("LJSpeech/TTS", *arguments, f"--output_folder={killed}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(line, env=environment, stderr=subprocess.DEVNULL)
+    folder = killed / "full/run_seed0"
+    deadline = time.monotonic() + 600
+    while not list(folder.glob("checkpoints/*/WHOLE")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    assert not (folder / "results.json").exists()
+    done = run("LJSpeech/TTS", *arguments, f"--output_folder={killed}")
+    assert done.returncode == 0, done.stderr
+    for name in ("model", "aligner"):
+        path = f"full/run_seed0/base/{name}.safetensors"
+        tensors = [load_file(home / path) for home in (whole, killed)]
+        assert all(tensors[0][n].equal(tensors[1][n]) for n in tensors[0])
+    # validated after the second epoch and the fourth, which is the last
+    log = (whole / "full/run_seed0/train_log.txt").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["epoch: 2", "epoch: 4"]
+
+
 def test_what_cannot_be_trained_is_said_before_training(trees, tmp_path):
     base = tiny_speech_base(tmp_path / "base")
     arguments = (
@@ -169,6 +210,37 @@ def test_libritts_reads_normalised_texts_of_chosen_speakers(trees):
     assert labels == ["174"]
     with pytest.raises(UserError, match="has no dev-clean"):
         prepare("LibriTTS", trees / "libritts", ["dev-clean"], None, [], 1, 1, seed=0)
+
+
+def test_takes_of_one_prompt_are_held_out_together(tmp_path):
+    lines = []
+    for prompt in range(6):
+        for take, suffix in enumerate((".wav", ".ogg", ".flac")):
+            tone(tmp_path / "wavs" / f"p{prompt}_{take}{suffix}", 300, 0.4)
+            lines.append(f"p{prompt}_{take}|Prompt {'abcdef'[prompt]}.|Prompt.")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    splits, _ = prepare("LJSpeech", tmp_path, 1, 2, seed=0)
+    assert [len(part) for part in splits.values()] == [9, 3, 6]
+    prompts = [{key.split("_")[0] for key in part} for part in splits.values()]
+    assert not prompts[0] & (prompts[1] | prompts[2]) and len(prompts[2]) == 2
+    wavs = [e["wav"] for part in splits.values() for e in part.values()]
+    assert {wav[-4:] for wav in wavs} == {".wav", ".ogg", "flac"}
+
+
+def test_libritts_reads_the_layout_of_librispeech(tmp_path):
+    folder = tmp_path / "train-clean-100/84/7"
+    for i in range(3):
+        tone(folder / f"84-7-000{i}.flac", 300, 0.4)
+    lines = [f"84-7-000{i} GO {'ON ' * (i + 1)}".rstrip() for i in range(3)]
+    (folder / "84-7.trans.txt").write_text("\n".join(lines) + "\n")
+    splits, _ = prepare(
+        "LibriTTS", tmp_path, ["train-clean-100"], None, [], 1, 1, seed=0
+    )
+    texts = sorted(e["text"] for part in splits.values() for e in part.values())
+    assert texts == ["go on", "go on on", "go on on on"]
+    (folder / "84-7.trans.txt").write_text(lines[0] + "\n")
+    with pytest.raises(UserError, match="has no line for"):
+        prepare("LibriTTS", tmp_path, ["train-clean-100"], None, [], 1, 1, seed=0)
 
 
 def test_ljspeech_reads_the_normalised_text(trees, tmp_path):
