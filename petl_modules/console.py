@@ -17,6 +17,9 @@ from petl_modules.errors import UserError
 
 def quiet() -> None:
     """Show the project's own messages, and of libraries only what matters."""
+    for stream in (sys.stdout, sys.stderr):  # names that a terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if os.environ.get("RANK", "0") != "0":  # one process of several speaks
         logging.getLogger().setLevel(logging.ERROR)
@@ -51,6 +54,17 @@ def command(module: str) -> NoReturn:
     quiet()
     with refusing():
         sys.exit(import_module(module).main())
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Let one of several processes say what all of them refuse; the others end."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("RANK", "0") != "0":
+            sys.exit(2)
+        raise
 
 
 @contextmanager

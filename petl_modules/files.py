@@ -12,10 +12,13 @@ from typing import TextIO
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from petl_modules.errors import UserError
 
+# What torch and safetensors say of such disks, without a number
+CANNOT_WRITE = ("PytorchStreamWriter", "I/O error", "No space left", "unexpected pos")
 # What disks and folders say that take no more
 REFUSED = {
     errno.ENOSPC,
@@ -29,6 +32,8 @@ REFUSED = {
 
 # The backbone that comes with the package, a checkpoint in transformers' layout
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
+# The backbones that come with the package, by the name that they are asked for
+SHIPPED = {"embedded": EMBEDDED, "kathleen": Path(__file__).parent / "tts" / "kathleen"}
 
 
 @contextmanager
@@ -67,6 +72,30 @@ def whole(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it is gone, as it should be
             partial.unlink()
+
+
+@contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Say in one sentence why a block, whose libraries write files, could not.
+
+    Raises
+    ------
+    UserError
+        If the disk is full, or the folder cannot be written to or is gone.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        refused = isinstance(error, OSError) and error.errno in REFUSED
+        if refused or any(words in str(error) for words in CANNOT_WRITE):
+            why = getattr(error, "strerror", None) or "the disk takes no more"
+            raise UserError(
+                f"{folder} cannot be written to: {why}. The same command goes on from "
+                "the last checkpoint."
+            ) from None
+        if not Path(folder).exists():
+            raise UserError(f"{folder} was deleted while it was in use.") from None
+        raise
 
 
 def make_folder(path: str | Path) -> Path:
@@ -147,6 +176,15 @@ def write_tensors(
     with whole(path) as partial:
         # safetensors' save_file would make it the user's alone
         partial.write_bytes(save(plain, metadata))
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file's content."""
+    found = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while part := stream.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def digest(value: object) -> str:

@@ -157,7 +157,8 @@ def understood(name: str, text: str, kind: Any) -> Any:
 
 def described(kind: Any) -> str:
     """A kind in words, such as `a whole number, 1 or more`."""
-    words = [describe_one(o) for o in options_of(kind) if o is not type(None)]
+    shown = [o for o in options_of(kind) if base_of(o) in (*NAMES, list, Literal)]
+    words = [describe_one(option) for option in shown]
     return " or ".join(words) or "a yaml value"
 
 
@@ -216,9 +217,8 @@ def fitted(value: Any, option: Any) -> tuple[bool, Any]:
         if not all(fits for fits, _ in found):
             return False, value
         value = [item for _, item in found]
-    elif base is dict:
-        if not isinstance(value, dict):
-            return False, value
+    elif base is str and type(value) is int:  # of a yaml, such as 2024
+        value = str(value)
     elif type(value) is not base or (base is str and not value):
         return False, value
     if base is float and not math.isfinite(value):
@@ -245,7 +245,7 @@ def describe_one(option: Any) -> str:
         (inner,) = typing.get_args(option) or (Any,)
         words = describe_plural(inner)
         return ", ".join([f"a list of {words}", *map(str, limits)])
-    return ", ".join([NAMES.get(base, "a mapping"), *map(str, limits)])
+    return ", ".join([NAMES[base], *map(str, limits)])
 
 
 def choices(option: Any) -> str:

@@ -133,4 +133,5 @@ def meanings(docstring: str) -> dict[str, str]:
             elif line.strip():
                 for name in names:
                     found[name] = f"{found[name]} {line.strip()}".strip()
-    return found
+    # as a yaml and the command line write it
+    return {name: re.sub(r"\bNone\b", "null", said) for name, said in found.items()}

@@ -1,6 +1,9 @@
-"""`python -m petl_modules.peft_format`, which is `petl peft`."""
+"""`python -m petl_modules.peft_format`, which is `petl peft`, and what is at work."""
 
 from petl_modules.commands import run
+from petl_modules.use.peft_format import from_peft, to_peft
+
+__all__ = ["from_peft", "to_peft"]
 
 if __name__ == "__main__":
     run("peft")

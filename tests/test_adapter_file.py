@@ -117,7 +117,7 @@ def test_settings_that_no_adapter_has_are_refused(adapter, change, said):
         read_adapter(adapter)
 
 
-@pytest.mark.parametrize("knobs", [{"rank": 3_000_000}, {"reduction_rate": 1e-5}])
+@pytest.mark.parametrize("knobs", [{"rank": 3_000_000}, {"rank": 60_000}])
 def test_a_size_beyond_the_tensors_costs_neither_time_nor_memory(
     adapter, checkpoint, knobs
 ):
@@ -130,7 +130,7 @@ def test_a_size_beyond_the_tensors_costs_neither_time_nor_memory(
     set_settings(adapter, change)
     tracemalloc.start()
     start = time.perf_counter()
-    with pytest.raises(UserError, match=r"rank=3000000|has the shape"):
+    with pytest.raises(UserError, match=r"rank=\d+|has the shape"):
         read_adapter(adapter, backbone)
     assert time.perf_counter() - start < 1
     assert tracemalloc.get_traced_memory()[1] < 2**22

@@ -13,8 +13,10 @@ from conftest import command, run
 from safetensors.torch import load_file
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from petl_modules.data.datasets import batching
+from petl_modules.backbones import load_backbone
+from petl_modules.data.datasets import batching, refuse_long
 from petl_modules.data.loading import Loading
+from petl_modules.errors import UserError
 
 SECONDS = [1.0, 1.1, 5.0, 5.2, 30.0, 1.2, 4.9, 9.0, 1.3, 2.0]
 
@@ -92,3 +94,16 @@ def test_a_run_that_is_killed_in_an_epoch_ends_the_same(checkpoints, tmp_path):
     assert all(tensors[0][n].equal(tensors[1][n]) for n in tensors[0])
     results = [json.loads((end / "results.json").read_text()) for end in ends]
     assert results[0]["metrics"]["test"] == pytest.approx(results[1]["metrics"]["test"])
+
+
+@pytest.mark.parametrize("family", ["ast", "whisper"])
+def test_a_clip_without_positions_is_found_before_an_epoch(checkpoints, family):
+    model = SimpleNamespace(backbone=load_backbone(checkpoints[family]))
+    room = model.backbone.capacity() / model.backbone.sample_rate
+    short, long = ({"x": {"duration": room + more}} for more in (0.0, 0.2))
+    refuse_long(DynamicItemDataset(short), None, model, "test")
+    refuse_long(DynamicItemDataset(long), room, model, "test")
+    with pytest.raises(UserError, match=r"test clip x is .* --max_duration=") as said:
+        refuse_long(DynamicItemDataset(long), None, model, "test")
+    most = float(str(said.value).rstrip(".").split("=")[-1])
+    refuse_long(DynamicItemDataset(long), most, model, "test")

@@ -255,3 +255,35 @@ def test_steps_are_gentle_after_a_head_start(recipe):
     started = load_config(path, ["--method=bottleneck", "--head_start_epochs=5"])
     assert (fresh["lr"], started["lr"]) == (entry.lr, entry.lr_after_head_start)
     assert started["lr"] < fresh["lr"]
+
+
+# What a config may name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "own: !apply:os.system [touch RAN]",
+        "own: !new:subprocess.Popen\n    args: [touch, RAN]",
+        "own: !name:builtins.exec",
+        "own: {deep: [!module:os]}",
+        "own: !!python/object/apply:os.system [touch RAN]",
+        "own: !<tag:yaml.org,2002:python/object/apply:os.system> [touch RAN]",
+        "opt_class: !name:torch.optim.AdamW\n    lr: !apply:os.system [touch RAN]",
+        "own: !apply:petl_modules.files.write_text\n    path: RAN\n    text: x",
+        "own: !include:other.yaml",
+        "? !apply:os.system [touch RAN]\n: 3",
+    ],
+)
+def test_no_config_runs_code(recipe, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    sentence = refused(recipe(text))
+    assert "recipe.yaml" in sentence
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_names_of_earlier_versions_are_understood(recipe):
+    text = "model: !new:petl_modules.adapted.AdaptedModel\n"
+    text += "    backbone: !ref <backbone>\n    method: !ref <petl>\n"
+    config = load_config(recipe(text))
+    assert "!new:petl_modules.core.adapted.AdaptedModel" in config.text()

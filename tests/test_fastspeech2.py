@@ -12,10 +12,10 @@ from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method
 from petl_modules.tts.head import voice_head
+from petl_modules.tts.losses import loss_terms
 from petl_modules.tts.model import VoiceModel
 from petl_modules.tts.network import speechbrain_model
 from petl_modules.tts.speech import Target
-from petl_modules.tts.task import loss_terms
 from petl_modules.use.adapter_file import read_adapter, save_adapter
 
 CASES = {

@@ -7,42 +7,14 @@ import torch
 from test_invariants import CASES, batch, build
 from tiny import FAMILIES
 from torch.nn.utils import clip_grad_norm_
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.measure import host_waits
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead, CTCHead
 from petl_modules.train.losses import Losses
-
-aten = torch.ops.aten
-WAITS = (
-    aten._local_scalar_dense,
-    aten.nonzero,
-    aten.masked_select,
-    aten.unique_dim,
-    aten._unique2,
-    aten.equal,
-)
-INDEXED = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
-
-
-class HostWaits(TorchDispatchMode):
-    """Counts what would make the CPU wait for a GPU."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        packet = func.overloadpacket
-        masks = packet in INDEXED and any(
-            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
-        )
-        if packet in WAITS or masks:
-            self.found.append(str(func))
-        return func(*args, **kwargs or {})
 
 
 def step(model, head, lens, loss):
@@ -51,11 +23,11 @@ def step(model, head, lens, loss):
     trained = [*model.trained_parameters().values(), *head.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, fused=True)
     model.train(), head.train()
-    with HostWaits() as waits:
+    with host_waits() as waits:
         loss(head(model(wavs, lens, all_layers=head.weighted_sum))).backward()
         clip_grad_norm_(trained, 5.0)
         optimizer.step()
-    return waits.found
+    return waits
 
 
 def cross_entropy(logits):
@@ -104,16 +76,16 @@ def test_nor_does_one_of_steps_with_augmentation(checkpoints, family):
 
 def test_nor_does_augmentation_of_waveforms():
     wavs, counts = torch.randn(4, 100), torch.tensor([100, 80, 60, 3])
-    with HostWaits() as waits:
+    with host_waits() as waits:
         mixed(rolled(wavs, counts), counts, 0.4)
-    assert waits.found == []
+    assert waits == []
 
 
 def test_what_waits_is_counted():
     x = torch.randn(5)
-    with HostWaits() as waits:
+    with host_waits() as waits:
         x[x > 0], float(x.sum()), x.nonzero(), x.masked_select(x > 0)
-    assert len(waits.found) == 4
+    assert len(waits) == 4
 
 
 def test_losses_are_refused_one_step_late_and_before_the_end():

@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_finite(refused, esc50_folder, tmp_path):
     given = (f"--data_folder={esc50_folder}", f"--output_folder={tmp_path}")
     sentence = refused("ESC50", *given, "--fold=1", "--lr=1e30", "--batch_size=4")
     assert "not finite" in sentence and "lower lr" in sentence
-    assert re.search(r"with the clips (\d-\d-A-\d(, | and 1 more)){3}", sentence)
+    assert re.search(r"with the clips (\d-\d-A-\d\.wav(, | and 1 more)){3}", sentence)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """Going on after the last epoch, and what is kept of a run that is done."""
 
+import dataclasses
 import json
 import os
 import re
 import shutil
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ from conftest import run
 from safetensors.torch import load_file
 from torch import nn
 
-from petl_modules.train.checkpoints import WholeCheckpointer
+from petl_modules.errors import UserError
+from petl_modules.train import checkpoints
+from petl_modules.train.checkpoints import Belongs, Counter, WholeCheckpointer
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +114,8 @@ def test_a_checkpoint_that_was_broken_off_is_not_taken_up(tmp_path):
 
 def save_with_another(rank, folder):
     """One of two processes that save; the first is slow to mark what it saved."""
-    touch = Path.touch
-    Path.touch = lambda path: (time.sleep(1), touch(path))
+    mark = checkpoints.mark
+    checkpoints.mark = lambda *args: (time.sleep(1), mark(*args))
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     torch.distributed.init_process_group(
         "gloo",
@@ -123,12 +125,85 @@ def save_with_another(rank, folder):
         timeout=timedelta(seconds=60),
     )
     checkpointer = WholeCheckpointer(folder, {"layer": nn.Linear(2, 2)})
-    for error in (0.5, 0.4):
-        checkpointer.save_and_keep_only(meta={"error": error}, min_keys=["error"])
+    for errors in ([0.5], [0.4, 0.5], [0.3, 0.4]):  # always two, if one is damaged
+        checkpointer.save_and_keep_only(meta={"error": errors[0]}, min_keys=["error"])
         found = checkpointer.list_checkpoints()
-        assert [checkpoint.meta["error"] for checkpoint in found] == [error]
+        assert sorted(checkpoint.meta["error"] for checkpoint in found) == errors
     torch.distributed.destroy_process_group()
 
 
 def test_processes_agree_on_what_is_saved(tmp_path):
     torch.multiprocessing.spawn(save_with_another, (str(tmp_path),), nprocs=2)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Three checkpoints of a layer whose weight is their number, and the checkpointer
+    of a process that goes on from them."""
+    layer, counter = nn.Linear(1, 1), Counter(9, patience=2)
+    own = Belongs({"lr": 0.1}, {"train": "a", "valid": "b", "test": "c"}, "weights")
+    parts = {"layer": layer, "counter": counter}
+    folder = tmp_path / "run" / "checkpoints"
+    saver = WholeCheckpointer(folder, dict(parts), belongs=own)
+    for error in (0.5, 0.7, 0.6):
+        counter.current += 1
+        counter.update_metric(error)
+        nn.init.constant_(layer.weight, counter.current)
+        saver.save_and_keep_only(meta={"error": error}, min_keys=["error"])
+        time.sleep(0.01)
+
+    def go_on(belongs=own):
+        nn.init.zeros_(layer.weight)
+        again = WholeCheckpointer(folder, dict(parts), belongs=belongs)
+        again.make_ready()
+        again.recover_if_possible()
+        return int(layer.weight), counter
+
+    def paths():
+        return sorted(folder.glob("CKPT*"), key=lambda path: path.stat().st_mtime_ns)
+
+    return go_on, paths
+
+
+def test_patience_is_taken_up(saved):
+    go_on, _ = saved
+    number, counter = go_on()
+    assert number == 3 and counter.current == 3
+    assert (counter.best_limit, counter.best_score) == (1, 0.5)
+    assert counter.should_stop
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", ["layer.ckpt", "counter.ckpt", "CKPT.yaml", "WHOLE"])
+def test_a_flipped_bit_makes_training_go_on_from_the_checkpoint_before(saved, name):
+    go_on, paths = saved
+    path = paths()[-1] / name
+    flip_a_bit(path)
+    assert go_on()[0] < 3
+    assert not path.exists()
+
+
+def test_what_comes_after_a_lost_checkpoint_is_trained_again(saved):
+    go_on, paths = saved
+    flip_a_bit(paths()[0] / "layer.ckpt")  # of the best so far
+    assert go_on()[0] == 0 and not paths()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"settings": {"lr": 0.2}}, "lr=0.1, now it is 0.2"),
+        ({"manifests": {"train": "a", "valid": "b", "test": "x"}}, "The test data"),
+        ({"backbone": "others"}, "backbone's weights have changed"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(saved, changed, words):
+    own = Belongs({"lr": 0.1}, {"train": "a", "valid": "b", "test": "c"}, "weights")
+    with pytest.raises(UserError, match=words):
+        saved[0](dataclasses.replace(own, **changed))
+    assert saved[0](own)[0] == 3

@@ -67,6 +67,7 @@ def test_the_better_epoch_is_more_accurate_then_surer():
 
 def test_files_for_a_person(task, tmp_path):
     task.write(tmp_path)
+    task.draw(tmp_path)
     with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["id"] for row in rows] == list("12345")
@@ -83,6 +84,7 @@ def test_a_class_without_clips_is_drawn(tmp_path):
     batch = SimpleNamespace(id=["1"], label_index=torch.tensor([1]))
     task.collect(torch.tensor([[0.0, 1.0, 0.0]]), batch)
     task.write(tmp_path)
+    task.draw(tmp_path)
     assert (tmp_path / "confusion_matrix.png").stat().st_size > 1000
 
 

@@ -1,6 +1,7 @@
 """Speech synthesis: text, judging, voices at run time, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -317,6 +318,18 @@ def test_the_command_line_writes_sounds(adapters, tmp_path):
     names = ["voice1_text1", "voice1_text2", "voice2_text1", "voice2_text2"]
     assert sorted(path.stem for path in out.iterdir()) == names
     assert (soundfile.read(out / "voice1_text1.wav")[0] == sound).all()
+
+
+def test_a_page_has_every_voice_and_sentence(adapters, tmp_path):
+    lora, prefix = map(str, (adapters["lora"], adapters["prefix"]))
+    out = tmp_path / "page"
+    main([lora, "Go on", "No & no", f"--adapter={prefix}", "--page", f"--out={out}"])
+    page = (out / "index.html").read_text()
+    assert page.count("<audio") == page.count("<img") == 2 * 2 * 2
+    for name in re.findall('src="([^"]*)"', page):
+        assert (out / name).stat().st_size > 500
+    assert "No &amp; no" in page and "eve" in page
+    assert soundfile.info(out / "voice1_text1.ogg").samplerate == 22050
 
 
 # Refusals

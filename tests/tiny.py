@@ -19,8 +19,8 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from petl_modules.tts.backbone import FastSpeech2Backbone
 from petl_modules.tts.config import FastSpeech2Config
-from petl_modules.tts.fastspeech2 import FastSpeech2Backbone
 
 SIZES = {
     "hidden_size": 32,

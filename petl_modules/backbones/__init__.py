@@ -95,7 +95,9 @@ def save_checkpoint(backbone: Backbone, folder: str | Path) -> None:
     model.config._attn_implementation = attention.NAME
     try:
         location = Checkpoint(backbone.source).location
-        extractor = AutoFeatureExtractor.from_pretrained(location)
+        extractor = AutoFeatureExtractor.from_pretrained(
+            location, trust_remote_code=False
+        )
     except OSError:  # a checkpoint without, whose family's defaults hold
         return
     if backbone.stretched:

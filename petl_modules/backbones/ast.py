@@ -98,7 +98,8 @@ class ASTBackbone(Backbone):
         features = self.augmented(features.transpose(1, 2))
         embeddings = self.model.embeddings
         projection = embeddings.patch_embeddings.projection
-        patches = projection(features.unsqueeze(1))  # (batch, hidden, freq, time)
+        features = features.unsqueeze(1).to(projection.weight.dtype)
+        patches = projection(features)  # (batch, hidden, freq, time)
         time = patches.shape[-1]
         if time > self.grid[1]:
             raise UserError(

@@ -1,6 +1,7 @@
 """What every backbone is: waveforms in, hidden states and a mask out."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,8 @@ from torchaudio.transforms import SpeedPerturbation
 from petl_modules.core.access_points import AccessPoints, first
 from petl_modules.core.host import HostModule, digest_of
 from petl_modules.core.masking import sample_counts, valid
+from petl_modules.core.precision import without_autocast
+from petl_modules.core.recompute import recomputed
 from petl_modules.core.transfer import to_device
 from petl_modules.errors import UserError
 
@@ -48,6 +51,8 @@ class Backbone(HostModule):
 
     max_duration = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
+    can_be_held = True  # in a narrow type
+    checkpointing = False  # whether the backward pass computes each layer again
     fastest = 1.0  # speed at which training may hear a clip
     hears_silence = False  # whether what fills a clip up counts as sound
 
@@ -92,9 +97,14 @@ class Backbone(HostModule):
         """Samples of the longest clip that fits its position table, or None."""
         return None
 
-    def run_layer(self, layer, hidden, attention_mask, state):
-        """One layer; `state` is a dict that lives as long as one forward pass."""
-        return first(layer(hidden, attention_mask=attention_mask))
+    def run_layer(self, layer, hidden, attention_mask, **shared):
+        """One layer; `shared` is what `shared_by_layers` gives."""
+        return first(layer(hidden, attention_mask=attention_mask, **shared))
+
+    def shared_by_layers(self, length):
+        """What every layer is given for so many tokens, by name."""
+        del length
+        return {}
 
     def forward(self, wavs, wav_lens=None, all_layers=False):
         """Hidden states of a batch of waveforms.
@@ -114,6 +124,17 @@ class Backbone(HostModule):
         Tokens
             After the last LayerNorm.
         """
+        with self.as_held(wavs.device.type):
+            return self._hear(wavs, wav_lens, all_layers)
+
+    def as_held(self, device_type):
+        """A context in which the model runs in the type that it is held in."""
+        if not self.points.hooks.held:
+            return nullcontext()
+        hooks = [points.hooks for points in self.parts.values()]
+        return without_autocast(hooks, device_type)
+
+    def _hear(self, wavs, wav_lens, all_layers):
         counts, lengths = sample_counts(wavs, wav_lens), None
         if self.augment and self.speed is not None:
             wavs, counts = self.at_another_speed(wavs, counts)
@@ -124,20 +145,35 @@ class Backbone(HostModule):
             counts = to_device(counts, wavs.device)
         tokens = replace(self.embed(wavs, counts), lengths=lengths)
         padded = lengths is not None and min(lengths) < max(lengths)
-        states, run = [], {}
+        states, shared = [], {}
         for points in self.points.layers:
             tokens = points.enter(tokens)
             if all_layers:
                 states.append(tokens)
-            self.points.mask = tokens.mask if padded else None
-            attention_mask = tokens.mask[:, None, None, :] if padded else None
-            hidden = self.run_layer(points.module, tokens.hidden, attention_mask, run)
+            length = tokens.hidden.shape[1]
+            if length not in shared:
+                shared = {length: self.shared_by_layers(length)}
+            mask = tokens.mask if padded else None
+            hidden = self._through(points, tokens.hidden, mask, shared[length])
             tokens = replace(tokens, hidden=hidden)
+        if self.points.hooks.held:  # what leaves a narrow base is float32
+            states = [replace(state, hidden=state.hidden.float()) for state in states]
+            tokens = replace(tokens, hidden=tokens.hidden.float())
         if self.points.norm_follows:
             tokens = replace(tokens, hidden=self.points.last_norm(tokens.hidden))
         if all_layers:
             tokens = replace(tokens, layers=(*states, tokens))
         return tokens
+
+    def _through(self, points, hidden, mask, shared):
+        attention_mask = None if mask is None else mask[:, None, None, :]
+
+        def run(hidden):
+            self.points.mask = mask  # again, where the backward pass runs it again
+            return self.run_layer(points.module, hidden, attention_mask, **shared)
+
+        again = self.checkpointing and torch.is_grad_enabled()
+        return recomputed(run, hidden) if again else run(hidden)
 
     @torch.no_grad()
     def silent_inputs(self):

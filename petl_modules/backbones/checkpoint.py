@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,14 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin
 from petl_modules.backbones import attention, registry
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.errors import UserError
-from petl_modules.files import EMBEDDED
+from petl_modules.files import SHIPPED
 
 logger = logging.getLogger(__name__)
+
+PREPROCESSOR = "preprocessor_config.json"
+POINTER = b"version https://git-lfs.github.com"
+# What torch.compile and DistributedDataParallel put before the names of weights
+WRAPPERS = {r"^(_orig_mod\.|module\.)+": ""}
 
 
 class Checkpoint:
@@ -46,7 +52,7 @@ class Checkpoint:
         spec_time: int = 0,
     ) -> None:
         self.source, self.pretrained = source, pretrained
-        self.location = str(EMBEDDED) if source == "embedded" else source
+        self.location = str(SHIPPED.get(source, source))
         self.decoder, self.max_duration = decoder, max_duration
         self.spec_freq, self.spec_time = spec_freq, spec_time
         self.is_folder = Path(self.location).is_dir()
@@ -79,8 +85,10 @@ class Checkpoint:
                 f"The folder {self.location} has no config.json: source must be a "
                 "checkpoint in transformers' layout."
             )
+        refuse_pointers(self.location)
         try:
-            return AutoConfig.from_pretrained(self.location)
+            # never code that comes with a checkpoint
+            return AutoConfig.from_pretrained(self.location, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"No checkpoint can be loaded from {self.location}: give a folder in "
@@ -124,9 +132,21 @@ class Checkpoint:
         """
         said: dict[str, Any] = {}
         if self.pretrained or self.is_folder:
-            with suppress(OSError):
+            try:
                 said, _ = FeatureExtractionMixin.get_feature_extractor_dict(
                     self.location
+                )
+            except OSError as error:
+                # without the file, the family's defaults hold
+                if (Path(self.location) / PREPROCESSOR).exists():
+                    raise UserError(
+                        f"{self.location}/{PREPROCESSOR} is damaged: download it again."
+                    ) from error
+        for key, value in defaults.items():
+            if key in said and not alike(said[key], value):
+                raise UserError(
+                    f"{self.location}/{PREPROCESSOR} says {key}={said[key]}, which is "
+                    f"none, such as {value}."
                 )
         return {key: said.get(key, value) for key, value in defaults.items()}
 
@@ -144,14 +164,25 @@ class Checkpoint:
             )
 
     def _pretrained(self, kind: type[PreTrainedModel]) -> PreTrainedModel:
+        if getattr(self.config, "quantization_config", None):
+            raise UserError(
+                f"{self.location} is quantized (quantization_config in its "
+                "config.json): take the checkpoint that it was made from."
+            )
+        refuse_pickles(self.location)
         try:
             model, info = kind.from_pretrained(
-                self.location, config=self.config, output_loading_info=True
+                self.location,
+                config=self.config,
+                attn_implementation="eager",  # whatever the file says
+                key_mapping=WRAPPERS,
+                use_safetensors=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever a strange file makes of its reader
             raise UserError(
-                f"The weights of {self.location} cannot be loaded "
-                f"({first_line(error)})."
+                f"The weights of {self.location} cannot be loaded: they are damaged, "
+                f"or more than weights ({first_line(error)})."
             ) from error
         missing = [n for n in info["missing_keys"] if "masked_spec_embed" not in n]
         if missing:
@@ -160,6 +191,39 @@ class Checkpoint:
                 f"{missing[0]} among them: it is not complete."
             )
         return model
+
+
+def refuse_pointers(location: str) -> None:
+    """Raise a UserError for a folder whose files Git LFS has yet to fetch."""
+    for path in sorted(Path(location).glob("*")):
+        if not path.is_file():
+            continue
+        with open(path, "rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                raise UserError(
+                    f"{path} is a pointer of Git LFS and not the file itself: run "
+                    "`git lfs pull` in that folder."
+                )
+
+
+def refuse_pickles(location: str) -> None:
+    """Raise a UserError for a folder whose weights could run code when they are read:
+    only safetensors are read, from a hub too."""
+    weights = [path.name for path in sorted(Path(location).glob("*"))]
+    pickles = [name for name in weights if name.endswith((".bin", ".pt", ".pth"))]
+    if pickles and not any(name.endswith(".safetensors") for name in weights):
+        raise UserError(
+            f"{location}/{pickles[0]} is a pickle, which can run code: convert it to "
+            "safetensors where you trust it, by transformers' save_pretrained."
+        )
+
+
+def alike(value: Any, default: Any) -> bool:
+    """Whether a value of a preprocessor can stand for a default."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and (default <= 0 or value > 0)
 
 
 def with_prefixes(model: Any) -> Any:

@@ -50,8 +50,8 @@ class KaldiFilterbank(nn.Module):
             frames = (frames - 0.97 * last) * self.window
             frames = F.pad(frames, (0, self.fft_size - self.length))
             power = torch.fft.rfft(frames).abs().pow(2.0)
-            if torch.compiler.is_exporting():  # a graph for any number of clips
-                energies = power @ self.banks.T
+            if torch.compiler.is_exporting() or wavs.device.type != "cpu":
+                energies = power @ self.banks.T  # for any number of clips
             else:  # clip by clip, as bits depend on the size of a product
                 energies = torch.stack([clip @ self.banks.T for clip in power])
             return energies.clamp(min=torch.finfo(torch.float).eps).log()

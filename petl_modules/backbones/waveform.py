@@ -99,7 +99,7 @@ class WaveformBackbone(Backbone):
         hidden = projected if isinstance(projected, torch.Tensor) else projected[0]
         mask = valid(counts, hidden.shape[1])
         hidden = hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
-        hidden = hidden + encoder.pos_conv_embed(hidden)
+        hidden = hidden + positions(encoder.pos_conv_embed, hidden, mask)
         if not self.stable:
             hidden = encoder.layer_norm(hidden)
         return Tokens(encoder.dropout(hidden), mask)
@@ -121,8 +121,9 @@ class WaveformBackbone(Backbone):
 
     def convolve(self, wavs, counts):
         """Waveforms to features `(batch, channels, frames)` and valid frames."""
-        hidden = wavs.unsqueeze(1)
-        for layer in self.model.feature_extractor.conv_layers:
+        layers = self.model.feature_extractor.conv_layers
+        hidden = wavs.unsqueeze(1).to(layers[0].conv.weight.dtype)
+        for layer in layers:
             kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
             counts = (counts - kernel) // stride + 1
             norm = getattr(layer, "layer_norm", None)
@@ -143,14 +144,9 @@ class WavLMBackbone(WaveformBackbone):
         for points in self.points.layers:
             points.sites["mhsa"].module.__class__ = fused_relative_attention()
 
-    def run_layer(self, layer, hidden, attention_mask, state):
-        if "position_bias" not in state or state["length"] != hidden.shape[1]:
-            first = self.points.layers[0].module.attention
-            state["position_bias"] = first.compute_bias(*hidden.shape[1:2] * 2)
-            state["length"] = hidden.shape[1]
-        return layer(
-            hidden, attention_mask=attention_mask, position_bias=state["position_bias"]
-        )[0]
+    def shared_by_layers(self, length):
+        first = self.points.layers[0].module.attention
+        return {"position_bias": first.compute_bias(length, length)}
 
 
 @cache
@@ -176,6 +172,28 @@ def fused_relative_attention():
     return FusedRelativeAttention
 
 
+def positions(embedding, hidden, mask):
+    """The convolutional position embedding, which reads zeros after a clip.
+
+    Where it normalises its input first, as HuBERT's with `conv_pos_batch_norm` does,
+    that makes something else of padding, and of a batch's statistics: padding is zero
+    again behind it, and the statistics are those of pretraining, in training too.
+    """
+    norm = getattr(embedding, "batch_norm", None)
+    if norm is None:
+        return embedding(hidden)
+    hidden = F.batch_norm(
+        hidden.transpose(1, 2),
+        norm.running_mean,
+        norm.running_var,
+        norm.weight,
+        norm.bias,
+        eps=norm.eps,
+    )
+    hidden = hidden.masked_fill(~mask.unsqueeze(1), 0.0)
+    return embedding.activation(embedding.padding(embedding.conv(hidden))).mT
+
+
 def standardised(wavs, counts):
     """Zero mean and unit variance over the valid samples, zeros after them."""
     mask = valid(counts, wavs.shape[1])
@@ -190,10 +208,12 @@ def masked_group_norm(hidden, counts, norm):
     frames)`."""
     mask = valid(counts, hidden.shape[-1]).unsqueeze(1)
     total = counts[:, None, None]
-    mean = (hidden * mask).sum(-1, keepdim=True) / total
-    variance = ((hidden - mean).square() * mask).sum(-1, keepdim=True) / total
-    hidden = (hidden - mean) / torch.sqrt(variance + norm.eps)
-    return hidden * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
+    wide = hidden.float()
+    mean = (wide * mask).sum(-1, keepdim=True) / total
+    variance = ((wide - mean).square() * mask).sum(-1, keepdim=True) / total
+    wide = (wide - mean) / torch.sqrt(variance + norm.eps)
+    wide = wide * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
+    return wide.to(hidden.dtype)
 
 
 def load(checkpoint: Checkpoint) -> WaveformBackbone:

@@ -91,6 +91,7 @@ class WhisperBackbone(Backbone):
     def convolved(self, mel, time):
         """Log-mel features to the first `time` tokens of the first layer."""
         encoder = self.encoder
+        mel = mel.to(encoder.conv1.weight.dtype)
         hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel))))
         hidden = hidden.transpose(1, 2)[:, :time]
         hidden = hidden + encoder.embed_positions.weight[:time]
@@ -202,10 +203,12 @@ class WhisperWithDecoder(WhisperBackbone):
         if text is None:
             return tokens
         sound, _ = tokens.in_time()
-        states = self.model.model.decoder(
-            input_ids=text, encoder_hidden_states=sound, use_cache=False
-        )
-        return Written(self.model.proj_out(states.last_hidden_state), sound)
+        sound = sound.to(self.model.dtype)
+        with self.as_held(sound.device.type):
+            states = self.model.model.decoder(
+                input_ids=text, encoder_hidden_states=sound, use_cache=False
+            )
+            return Written(self.model.proj_out(states.last_hidden_state), sound)
 
     def write(self, sound, language=None, speech_task="transcribe", num_beams=1):
         """The best texts for the encoder's hidden states, a list of str.
@@ -218,12 +221,15 @@ class WhisperWithDecoder(WhisperBackbone):
             As of `petl_modules.tasks.heads.OwnHead`.
         """
         spoken = {"language": language, "task": speech_task}
-        numbers = self.model.generate(
-            encoder_outputs=BaseModelOutput(sound),
-            num_beams=num_beams,
-            max_length=self.longest_text,
-            **(spoken if self.multilingual else {}),
-        )
+        if self.multilingual:
+            self.complete_settings()
+        with self.as_held(sound.device.type):
+            numbers = self.model.generate(
+                encoder_outputs=BaseModelOutput(sound.to(self.model.dtype)),
+                num_beams=num_beams,
+                max_length=self.longest_text,
+                **(spoken if self.multilingual else {}),
+            )
         return self.spelt(numbers)
 
     def numbers(self, text, language=None, speech_task="transcribe"):
@@ -246,12 +252,36 @@ class WhisperWithDecoder(WhisperBackbone):
                 f"language={language}: {self.source} knows English only, and takes no "
                 "language."
             )
-        codes = {**TO_LANGUAGE_CODE, **{c: c for c in TO_LANGUAGE_CODE.values()}}
-        if self.multilingual and str(language).lower() not in codes:
+        if not self.multilingual:
+            return
+        name = str(language).lower()
+        if TO_LANGUAGE_CODE.get(name, name) not in self.languages:
             raise UserError(
-                f"language={language}: {self.source} knows many languages, say which "
-                "one is spoken, such as --language=en."
+                f"language={language}: {self.source} does not know it; say which one "
+                f"is spoken, such as --language=en, of {', '.join(self.languages)}."
             )
+
+    @cached_property
+    def languages(self):
+        """The languages that the checkpoint has a token for, `{code: its number}`."""
+        number = self.tokenizer.convert_tokens_to_ids
+        codes = sorted(set(TO_LANGUAGE_CODE.values()))
+        found = {code: number(f"<|{code}|>") for code in codes}
+        unknown = self.tokenizer.unk_token_id
+        return {c: n for c, n in found.items() if n is not None and n != unknown}
+
+    def complete_settings(self):
+        """Older checkpoints say little of how text is generated; the tokenizer does."""
+        settings, number = (
+            self.model.generation_config,
+            self.tokenizer.convert_tokens_to_ids,
+        )
+        settings.is_multilingual = True
+        settings.lang_to_id = {f"<|{c}|>": n for c, n in self.languages.items()}
+        settings.task_to_id = {
+            t: number(f"<|{t}|>") for t in ("translate", "transcribe")
+        }
+        settings.no_timestamps_token_id = number("<|notimestamps|>")
 
     @cached_property
     def tokenizer(self):

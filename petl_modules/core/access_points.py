@@ -131,6 +131,10 @@ class LayerPoints:
                 tokens = function(tokens)
         return tokens
 
+    def has_functions(self) -> bool:
+        """Whether any function changes the tokens that enter."""
+        return any(owner is self.hooks.turn for owner, _ in self.functions)
+
     def on_block_output(self, function: Callable) -> None:
         """Replace the feed-forward block's output h, its residual included, by
         `function(h, mask)`; where a norm ends the layer that is what it reads."""
@@ -173,7 +177,7 @@ class Site:
 
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
             z = batch_first(first_input(args, kwargs), hooks)
-            new = batch_first(function(z, hooks.mask), hooks)
+            new = batch_first(hooks.call(function, z), hooks)
             return with_first_input(args, kwargs, new)
 
         hooks.register(self.module.register_forward_pre_hook, hook)
@@ -184,7 +188,7 @@ class Site:
 
         def changed(z: Tensor, output: Any) -> Any:
             z, old = batch_first(z, hooks), batch_first(first(output), hooks)
-            new = batch_first(function(z, old, hooks.mask), hooks)
+            new = batch_first(hooks.call(function, z, old), hooks)
             return replace_first(output, new)
 
         if self.module is self.exit:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from petl_modules.core.precision import hold_base
 from petl_modules.errors import UserError, one_of
 
 
@@ -80,6 +81,7 @@ class AdaptedModel(nn.Module):
         self.awake = []  # modules of the backbone that follow train mode
         self.asleep = []  # modules within these that do not
         self.merged = False
+        self.held = None  # a HeldModel, where the base is held in a narrow type
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
         self.places = {}  # name of a module -> (method, layer, site)
@@ -103,7 +105,8 @@ class AdaptedModel(nn.Module):
             self._train_side_modules(part)
         if not self._kinds:
             raise UserError(
-                f"Nothing would train: {backbone.source} has a head of its own, and "
+                f"Nothing would train: {backbone.source} has "
+                f"{'a head' if backbone.has_head else 'no last norm'} of its own, and "
                 "linear adds nothing to it."
             )
         self.train()
@@ -148,6 +151,10 @@ class AdaptedModel(nn.Module):
         """What enters each layer at the tokens of silence, `(tokens, hidden)` a layer;
         None where silence has no meaning."""
         return self.backbone.silent_inputs()
+
+    def takes_prefix(self, layer):
+        """Whether a layer's attention lets learned keys and values act."""
+        return self.backbone.takes_prefix(layer)
 
     @property
     def feature_encoder(self):
@@ -253,6 +260,7 @@ class AdaptedModel(nn.Module):
                 "a linear projection."
             )
         if not self.merged:
+            hold_base(self, "fp32")  # what is folded in, and what into, is float32
             for method in self.methods:
                 method.merge(self)
             self.backbone.serve(None)
@@ -293,7 +301,7 @@ class AdaptedModel(nn.Module):
             tokens = self(wavs, wav_lens, all_layers=head.weighted_sum)
         finally:
             handle.remove()
-        plain = F.layer_norm(seen[-1], norm.normalized_shape, eps=norm.eps)
+        plain = F.layer_norm(seen[-1].float(), norm.normalized_shape, eps=norm.eps)
         last = replace(tokens, hidden=plain)
         return head.features((*head.layers(tokens)[:-1], last))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
 
+import torch
 from torch import Tensor
 
 
@@ -28,11 +29,18 @@ class Hooks:
     mask : torch.Tensor or None
         `(batch, time)`, True for valid tokens, None when all are valid: what hooked
         functions receive. Set by whoever runs the model.
+    held : bool
+        Whether the model is held in a narrow type (`petl_modules.core.precision`):
+        hooked functions then compute in float32, or under autocast.
+    autocast : torch.dtype or None
+        Autocast's type, where it is on around a held model.
     """
 
     def __init__(self, time_first: bool = False) -> None:
         self.time_first = time_first
         self.mask: Tensor | None = None
+        self.held = False
+        self.autocast: torch.dtype | None = None
         self.turn: Owner | None = None
         self._owner: ref | None = None
         self._handles: list[tuple[Owner | None, Any]] = []
@@ -66,6 +74,17 @@ class Hooks:
             return hook(*args) if owner is self.turn else None
 
         self._handles.append((owner, register(owned, with_kwargs=True)))
+
+    def call(self, function: Callable, *hidden: Tensor) -> Tensor:
+        """`function(*hidden, mask)`, in the type of the last of the hidden states."""
+        if not self.held:
+            return function(*hidden, self.mask)
+        like = hidden[-1]
+        if self.autocast is None:
+            wide = (states.float() for states in hidden)
+            return function(*wide, self.mask).to(like.dtype)
+        with torch.autocast(like.device.type, self.autocast):
+            return function(*hidden, self.mask).to(like.dtype)
 
     def keep(self, functions: list, function: Callable) -> None:
         """Put a function into a list of `(owner, function)`."""

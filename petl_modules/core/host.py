@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from petl_modules.core.access_points import AccessPoints
+from petl_modules.core.access_points import AccessPoints, LayerPoints
 
 
 class Host(Protocol):
@@ -74,6 +74,10 @@ class Host(Protocol):
         None where silence has no meaning."""
         ...
 
+    def takes_prefix(self, layer: LayerPoints) -> bool:
+        """Whether a layer's attention lets learned keys and values act."""
+        ...
+
 
 class HostModule(nn.Module):
     """The parts of a `Host` that are alike in all."""
@@ -101,6 +105,10 @@ class HostModule(nn.Module):
     def silent_inputs(self) -> list[Tensor] | None:
         """What enters each layer at the tokens of silence; None: it has no meaning."""
         return None
+
+    def takes_prefix(self, layer: LayerPoints) -> bool:
+        """Whether a layer's attention lets learned keys and values act."""
+        return True
 
 
 def digest_of(model: nn.Module, *more: str) -> str:

@@ -1,12 +1,14 @@
-"""Peak memory and saved activations, measured."""
+"""Peak memory, saved activations and waits for a device, measured."""
 
 import ctypes
 import gc
 import resource
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def reset_peak_memory(device="cpu"):
@@ -56,3 +58,54 @@ def saved_activations(module):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield count
     count["bytes"] = sum(seen.values())
+
+
+@contextmanager
+def host_waits(device="cpu"):
+    """Note what makes the CPU wait for a device.
+
+    On a GPU the driver's calls that wait are noted, on a CPU the operators that would:
+    those that give a number to Python, or a shape that hangs on values.
+
+    Yields
+    ------
+    list of str
+    """
+    if torch.device(device).type != "cuda":
+        with _Waits() as waits:
+            yield waits.found
+        return
+    found = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found += [str(w.message) for w in caught if "synchroniz" in str(w.message)]
+
+
+class _Waits(TorchDispatchMode):
+    aten = torch.ops.aten
+    always = (
+        aten._local_scalar_dense,
+        aten.nonzero,
+        aten.masked_select,
+        aten._unique2,
+        aten.equal,
+    )
+    with_masks = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        packet = func.overloadpacket
+        masks = packet in self.with_masks and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
+        if packet in self.always or masks:
+            self.found.append(str(func))
+        return func(*args, **kwargs or {})

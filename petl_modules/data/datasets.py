@@ -56,7 +56,8 @@ def make_datasets(
     Raises
     ------
     UserError
-        For a target that the task does not know, or if nothing is left to train on.
+        For a target that the task does not know, a clip that is too long for the
+        backbone, or if nothing is left to train on.
     """
     sets = {}
     for split in ("train", "valid", "test"):
@@ -69,7 +70,8 @@ def make_datasets(
         task.add_targets(sets[split])
     for split in task.fitted:
         sets[split] = fitting(sets[split], loading, model.backbone, task, split)
-    for dataset in sets.values():
+    for split, dataset in sets.items():
+        refuse_long(dataset, loading.max_duration if task.cuts else None, model, split)
         dataset.set_output_keys(["id", "wav", *task.sound, task.target])
         if feature_folder is not None and may_cache(model, head, dataset, loading):
             known = cached_features(
@@ -82,7 +84,7 @@ def make_datasets(
                 progress,
             )
             dataset.add_dynamic_item(known.get, takes="wav", provides="features")
-            dataset.set_output_keys(["id", "features", task.target])
+            dataset.set_output_keys(["id", "wav", "features", task.target])
     return sets
 
 
@@ -133,7 +135,7 @@ def batching(loading: Loading, dataset, task, seed: int, shuffle=False) -> dict:
     clip that is longer is a batch of its own. Their number is the same in every epoch;
     which clips they hold and their order hang on seed and epoch.
     """
-    workers = {"num_workers": loading.num_workers, "collate_fn": Batch}
+    workers = {"threads": loading.threads, "collate_fn": Batch}
     if loading.max_batch_seconds is None:
         if not shuffle:
             return {"batch_size": loading.batch_size, **workers}
@@ -187,6 +189,24 @@ def fitting(dataset, loading: Loading, backbone, task, split):
         raise UserError(f"No {split} clip fits its text: is max_duration too small?")
     gone = set(left_out)
     return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
+
+
+def refuse_long(dataset, max_duration: float | None, model, split: str) -> None:
+    """Raise a UserError for a clip that the backbone has no positions for, before an
+    epoch is spent."""
+    backbone = model.backbone
+    if (room := backbone.capacity()) is None or backbone.hears_silence:
+        return
+    seconds, key = max((e["duration"], key) for key, e in dataset.data.items())
+    heard = min(seconds, max_duration or seconds)
+    samples = torch.tensor([round(heard * backbone.sample_rate), room])
+    needed, there = backbone.steps(samples).tolist()
+    if needed > there:
+        most = room * 10 // backbone.sample_rate / 10
+        raise UserError(
+            f"The {split} clip {key} is {seconds:.1f} s long, and {backbone.source} "
+            f"has positions for {most} s: cut clips with --max_duration={most}."
+        )
 
 
 def may_cache(model, head, dataset, loading: Loading) -> bool:

@@ -1,5 +1,6 @@
 """The knobs that say how clips are read and put into batches."""
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,8 +24,8 @@ class Loading(Section):
         lengths; null for batches of any clips.
     audio_cache_mib : int
         Mebibytes of decoded clips, or of cached features, that are kept in memory.
-    num_workers : int
-        Processes that read clips beside the one that trains.
+    num_workers : int or None
+        Threads that read clips ahead; null for one a core, 8 at most, 0 for none.
     feature_cache : bool
         Whether a linear probe without augmentation computes its features once, if they
         fit into audio_cache_mib.
@@ -34,5 +35,12 @@ class Loading(Section):
     batch_size: PositiveInt = 32
     max_batch_seconds: Positive | None = None
     audio_cache_mib: Count = 1024
-    num_workers: Annotated[int, Range(0, 256)] = 0
+    num_workers: Annotated[int, Range(0, 256)] | None = None
     feature_cache: bool = True
+
+    @property
+    def threads(self) -> int:
+        """Threads that read clips ahead."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return min(8, len(os.sched_getaffinity(0)))

@@ -16,7 +16,7 @@ from petl_modules.errors import Damaged
 from petl_modules.files import lock, write_json
 from petl_modules.train.config import load_config
 from petl_modules.train.labels import as_text
-from petl_modules.train.recipes import HPARAMS, TRAIN, recipe_folder
+from petl_modules.train.recipes import HPARAMS, TRAIN, prepare_of, recipe_folder
 from petl_modules.train.refusals import with_full_paths
 from petl_modules.train.results import RESULTS, finished, read_results, run_folder
 
@@ -65,8 +65,8 @@ class Job:
     @cached_property
     def config(self):
         """The complete config."""
-        hparams = self.home / HPARAMS
-        return with_full_paths(load_config(hparams, self.arguments))
+        hparams, prepare = self.home / HPARAMS, prepare_of(self.home)
+        return with_full_paths(load_config(hparams, self.arguments, prepare))
 
     @cached_property
     def folder(self):

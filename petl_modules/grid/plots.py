@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from petl_modules.grid.rows import Task
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, unit
-from petl_modules.tasks.pictures import confusion_matrix
+from petl_modules.tasks.pictures import as_it_is, confusion_matrix
 
 MARKERS = "osD^vP*X<>"
 PANEL = (4.6, 3.8)  # inches
@@ -49,13 +49,13 @@ def trade_off(tasks: Sequence[Task], stem: Path) -> Path:
             size, mean = sum(row.trained.values()), row.mean(task.metric)
             std = row.error(task.metric)
             look = {"linestyle": "none", **looks[row.label]}
-            axes.errorbar(size, mean, yerr=std, label=row.label, **look)
+            axes.errorbar(size, mean, yerr=std, label=as_it_is(row.label), **look)
             points.append((size, mean))
         front = pareto_front(points, lower_is_better(task.metric))
         sizes, means = zip(*front, strict=True)
         axes.step(sizes, means, where="post", color="0.6", zorder=0)
         title = task.name if most is None else f"{task.name}, {most} clips a class"
-        axes.set(xscale="log", xlabel="trained parameters", title=title)
+        axes.set(xscale="log", xlabel="trained parameters", title=as_it_is(title))
         axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
     return save(with_legend(figure, panels), stem)
 
@@ -72,10 +72,10 @@ def few_shot_curves(tasks: Sequence[Task], stem: Path) -> Path:
             curves[row.label].append((*point, row.error(task.metric) or 0.0))
         for name, curve in curves.items():
             x, means, stds = zip(*curve, strict=True)
-            axes.errorbar(x, means, yerr=stds, label=name, **looks[name])
+            axes.errorbar(x, means, yerr=stds, label=as_it_is(name), **looks[name])
         labels = ["all" if count is None else str(count) for count in ticks]
         axes.set_xticks(range(len(ticks)), labels)
-        axes.set(xlabel="training clips per class", title=task.name)
+        axes.set(xlabel="training clips per class", title=as_it_is(task.name))
         axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
     return save(with_legend(figure, panels), stem)
 
@@ -97,7 +97,7 @@ def confusions(pairs: Sequence[tuple[str, str]], title: str, stem: Path) -> Path
     """
     labels = sorted({label for pair in pairs for label in pair})
     figure = confusion_matrix(*zip(*pairs, strict=True), labels, normalize="true")
-    figure.axes[0].set_title(title)
+    figure.axes[0].set_title(as_it_is(title))
     return save(figure, stem)
 
 

@@ -20,8 +20,9 @@ from petl_modules.files import lock
 from petl_modules.grid.jobs import LOCK, Job, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
-from petl_modules.train.config import split
-from petl_modules.train.labels import as_text, folder_name
+from petl_modules.train.config import load_config, split
+from petl_modules.train.labels import apart, as_text, folder_name
+from petl_modules.train.recipes import HPARAMS
 from petl_modules.train.results import HARMLESS
 
 RANGE = 10  # times smaller and larger than the method's own learning rate
@@ -44,7 +45,8 @@ def search(
     trials : int
         In all, those that failed and those of earlier calls included.
     folder : Path or None
-        Where runs and trials are kept; None for results/search/RECIPE/METHOD.
+        Where runs and trials are kept; None for results/search/RECIPE/METHOD, and
+        below it a folder for settings that are not the recipe's own.
 
     Returns
     -------
@@ -65,7 +67,11 @@ def search(
         job = Job(recipe, tuple(settings.items()))
     config = job.config
     name = f"{config['recipe']}/{config['method']}"
-    folder = Path(folder or Path("results/search") / name).resolve()
+    if folder is None:
+        plain = load_config(job.home / HPARAMS, [f"--method={config['method']}"])
+        folder = Path("results/search") / name
+        folder = folder / apart(config.replace(test=plain["test"]), plain)
+    folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
 
     def busy():

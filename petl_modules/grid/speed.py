@@ -29,6 +29,7 @@ from petl_modules.core.measure import (
     saved_activations,
 )
 from petl_modules.errors import UserError, known_device
+from petl_modules.grid.steps import PEFT, rows, step_table
 from petl_modules.methods import DenseMoA, SoftMoA, make_method, method_table
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.use.adapter_file import save_adapter
@@ -49,10 +50,15 @@ def main(argv: list[str] | None = None) -> None:
         f"{torch.__version__}, batch {options.batch_size}, medians of "
         f"{options.repeats} runs"
     )
-    console.print(module_table(options))
-    console.print(probe_table(options))
-    console.print(adapters_table(options))
-    console.print(method_steps(options))
+    if not options.only_steps:
+        console.print(module_table(options))
+        console.print(probe_table(options))
+        console.print(adapters_table(options))
+        console.print(method_steps(options))
+    methods = options.methods.split(",")
+    for batch_size in map(int, options.batches.split(",")):
+        chosen = rows(methods, options.compile)
+        console.print(step_table(options, batch_size, chosen))
 
 
 class StackedMoA(nn.Module):
@@ -366,9 +372,16 @@ def parse(argv):
         ("rank", 6, "Width of an expert"),
         ("classes", 10, "Classes of the head"),
         ("repeats", 10, "Runs that a median is taken of"),
+        ("warmup", 3, "Steps before steps are timed"),
     ):
         help = f"{what} (%(default)s)."
         add(f"--{name}", type=above_zero, default=default, help=help)
+    add("--batches", default="8", help="Sizes of whole steps' batches (%(default)s).")
+    methods = f"full,linear,bottleneck,conformer,lora,{PEFT}"
+    add("--methods", default=methods, help="Of whole steps (%(default)s).")
+    add("--compile", action="store_true", help="Whether steps are compiled too.")
+    add("--random", action="store_true", help="Random weights; source may be a family.")
+    add("--only_steps", action="store_true", help="Whole steps alone.")
     options = parser.parse_args(argv)
     known_device(options.device)
     if options.hidden_size % HEADS:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
 from petl_modules.core.masking import masked_mean
+from petl_modules.core.recompute import second_time
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import Layers, Parts, Probability, Reduction, Size
 from petl_modules.methods.base import Method, bottleneck_width
@@ -307,6 +308,7 @@ class MaskedBatchNorm(nn.Module):
     """
 
     momentum, eps = 0.1, 1e-5
+    takes_part = True  # in statistics over processes
 
     def __init__(self, channels):
         super().__init__()
@@ -325,13 +327,15 @@ class MaskedBatchNorm(nn.Module):
         weights = wide.new_ones(x.shape[:2]) if mask is None else mask.float()
         weights = weights.unsqueeze(-1)
         if self.training:
-            count = weights.sum((0, 1))
-            sums = torch.cat([(wide * weights).sum((0, 1)), count])
+            counted = weights if self.takes_part else torch.zeros_like(weights)
+            count = counted.sum((0, 1))
+            sums = torch.cat([(wide * counted).sum((0, 1)), count])
             sums, count = over_processes(sums).tensor_split([-1])
             mean = sums / count
-            squares = ((wide - mean).square() * weights).sum((0, 1))
+            squares = ((wide - mean).square() * counted).sum((0, 1))
             var = over_processes(squares) / count
-            self._follow(mean, var, count)
+            if not second_time():
+                self._follow(mean, var, count)
         scale = (var + self.eps).rsqrt() * self.weight
         return (((wide - mean) * scale + self.bias) * weights).to(x.dtype)
 

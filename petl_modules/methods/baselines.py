@@ -75,3 +75,6 @@ class BitFit(Method):
             for module in tree.modules():
                 if isinstance(module, kind) and module.bias is not None:
                     model.train_parameter(module, "bias")
+                packed = isinstance(module, nn.MultiheadAttention)
+                if packed and module.in_proj_bias is not None:
+                    model.train_parameter(module, "in_proj_bias")

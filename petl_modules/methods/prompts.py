@@ -195,6 +195,11 @@ class PrefixKeysValues(Method):
     def attach(self, model):
         silence = model.silent_inputs() if self.start == "silence" else None
         for layer in self.chosen_layers(model):
+            if not model.takes_prefix(layer):
+                raise UserError(
+                    f"prefix: the attention of {model.source} takes no learned keys "
+                    "and values. Other methods suit it."
+                )
             prefix = Prefix(layer.hidden_size, **self.prefix_knobs)
             direct = prefix.projection is None and not layer.is_decoder
             if silence is not None and direct:

@@ -1,6 +1,8 @@
 """One label per clip."""
 
 import csv
+from io import StringIO
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -12,6 +14,7 @@ from speechbrain.dataio.batch import PaddedData
 from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
+from petl_modules.files import write_text
 from petl_modules.kinds import Fraction, Range
 from petl_modules.tasks.base import Task, lengths
 from petl_modules.tasks.pictures import confusion_matrix
@@ -132,15 +135,18 @@ class Classification(Task):
         return 1.0 - metrics[self.metric] + 1e-6 * min(loss, 1e3)
 
     def write(self, folder):
-        """predictions.csv and confusion_matrix.png of what was collected."""
-        path = folder / PREDICTIONS
-        with open(path, "w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["id", "label", "prediction", "probability"])
-            for key, target, probabilities in self.rows:
-                guess = int(probabilities.argmax())
-                names = self.labels[target], self.labels[guess]
-                writer.writerow([key, *names, f"{probabilities[guess]:.4f}"])
+        """predictions.csv of what was collected."""
+        table = StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["id", "label", "prediction", "probability"])
+        for key, target, probabilities in self.rows:
+            guess = int(probabilities.argmax())
+            names = self.labels[target], self.labels[guess]
+            writer.writerow([key, *names, f"{probabilities[guess]:.4f}"])
+        write_text(folder / PREDICTIONS, table.getvalue())
+
+    def draw(self, folder: Path) -> None:
+        """confusion_matrix.png of what was collected."""
         figure = confusion_matrix(
             [target for _, target, _ in self.rows],
             [int(p.argmax()) for _, _, p in self.rows],

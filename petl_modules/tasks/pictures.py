@@ -1,16 +1,29 @@
 """Pictures of what a model predicts."""
 
+from collections.abc import Hashable, Sequence
+
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-MOST_NUMBERS = 15  # classes up to which a confusion matrix says its numbers
+# Classes up to which a confusion matrix says its numbers: percentages are wider
+MOST_PERCENTAGES, MOST_NUMBERS = 15, 60
+MOST_NAMES = 250  # classes up to which it names them
+INCHES = 0.42  # of a class, up to MOST_NUMBERS of them; then they are smaller
+POINTS = 72  # an inch
 
 
-def confusion_matrix(targets, guesses, labels, names=None, normalize=None):
-    """A figure of how often each class is taken for each.
+def confusion_matrix(
+    targets: Sequence[Hashable],
+    guesses: Sequence[Hashable],
+    labels: Sequence[Hashable],
+    names: Sequence[str] | None = None,
+    normalize: str | None = None,
+) -> Figure:
+    """A figure of how often each class is taken for each, whose size is bounded.
 
     Arguments
     ---------
@@ -22,19 +35,32 @@ def confusion_matrix(targets, guesses, labels, names=None, normalize=None):
     normalize : str or None
         true: percent of each class.
     """
-    size = max(4.0, 0.42 * len(labels) + 2.0)
+    count = len(labels)
+    size = max(4.0, INCHES * min(count, MOST_NUMBERS) + 2.0)
     figure, axes = pyplot.subplots(figsize=(size, size), layout="constrained")
+    most = MOST_NUMBERS if normalize is None else MOST_PERCENTAGES
     ConfusionMatrixDisplay.from_predictions(
         targets,
         guesses,
         labels=labels,
-        display_labels=names or labels,
+        display_labels=[as_it_is(str(name)) for name in names or labels],
         normalize=normalize,
         values_format=None if normalize is None else ".0%",
-        include_values=normalize is None or len(labels) <= MOST_NUMBERS,
+        include_values=count <= most,
         xticks_rotation="vertical",
         cmap="Blues",
         colorbar=False,
         ax=axes,
     )
+    if count > MOST_NAMES:
+        axes.set(xticks=[], yticks=[])
+    elif count > MOST_NUMBERS:
+        points = 0.8 * POINTS * INCHES * MOST_NUMBERS / count
+        axes.tick_params(labelsize=min(10.0, points))
     return figure
+
+
+def as_it_is(text: str) -> str:
+    """A text for matplotlib, which would take what is between two dollars for
+    mathematics."""
+    return text.replace("$", r"\$")

@@ -11,6 +11,7 @@ from petl_modules.data.units import joined
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import PositiveInt
 from petl_modules.tasks.ctc import CTC, heard
+from petl_modules.tasks.sequence import write_alignments
 
 # what is compared, and the file for its alignments
 RATES = {
@@ -118,8 +119,7 @@ class SpeechRecognition(CTC):
     def write(self, folder):
         """Alignments of what was collected, in SpeechBrain's format."""
         for rate, stats in self.stats.items():
-            with open(folder / RATES[rate][1], "w", encoding="utf-8") as stream:
-                stats.write_stats(stream)
+            write_alignments(folder / RATES[rate][1], stats)
 
 
 def searcher(kenlm_model_path, **settings):

@@ -1,7 +1,11 @@
 """What tasks share that compare sequences of symbols or words."""
 
+from io import StringIO
+from pathlib import Path
+
 from speechbrain.utils.metric_stats import ErrorRateStats
 
+from petl_modules.files import write_text
 from petl_modules.tasks.base import Task
 
 
@@ -32,5 +36,11 @@ class SequenceTask(Task):
 
     def write(self, folder):
         """Alignments of what was collected, in SpeechBrain's format."""
-        with open(folder / "alignments.txt", "w", encoding="utf-8") as stream:
-            self.stats.write_stats(stream)
+        write_alignments(folder / "alignments.txt", self.stats)
+
+
+def write_alignments(path: Path, stats: ErrorRateStats) -> None:
+    """Hypotheses beside what was to be said, in SpeechBrain's format."""
+    stream = StringIO()
+    stats.write_stats(stream)
+    write_text(path, stream.getvalue())

@@ -8,6 +8,7 @@ from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.kinds import PositiveInt
 from petl_modules.tasks.recognition import SpeechRecognition
+from petl_modules.tasks.sequence import write_alignments
 
 Metric = Literal["slot_type_f1", "slot_value_cer", "intent_accuracy"]
 BEGIN, END, INTENT = "<B-", "<E-", "<intent="
@@ -80,8 +81,7 @@ class SlotFilling(SpeechRecognition):
         stats = ErrorRateStats()
         ids, guesses, truths = zip(*self.rows, strict=True)
         stats.append(ids, [g.split() for g in guesses], [t.split() for t in truths])
-        with open(folder / "wer.txt", "w", encoding="utf-8") as stream:
-            stats.write_stats(stream)
+        write_alignments(folder / "wer.txt", stats)
 
 
 def slots(text):

@@ -11,7 +11,7 @@ from transformers.models.whisper.english_normalizer import (
 from petl_modules.core.masking import valid
 from petl_modules.errors import UserError
 from petl_modules.kinds import Fraction, PositiveInt
-from petl_modules.tasks.base import padded
+from petl_modules.tasks.base import lengths, padded
 from petl_modules.tasks.heads import SpeechTask
 from petl_modules.tasks.sequence import SequenceTask
 
@@ -110,6 +110,10 @@ class Transcription(SequenceTask):
             ignore_index=NO_TOKEN,
             label_smoothing=self.label_smoothing,
         )
+
+    def weight(self, batch):
+        """How much a batch's loss counts in the mean of a split: by its tokens."""
+        return int((lengths(batch.numbers) - 1).sum())
 
     def collect(self, written, batch):
         """Let the backbone write, and keep the words of a batch."""

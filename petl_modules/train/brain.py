@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from speechbrain.utils.checkpoints import average_checkpoints
 
+from petl_modules.data.ahead import AheadLoader
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
 from petl_modules.train.losses import Losses
@@ -29,7 +30,7 @@ class PetlBrain(sb.Brain):
     task : object
         Of `petl_modules.tasks`.
     task_model : TaskModel
-    counter : speechbrain.utils.epoch_loop.EpochCounterWithStopper
+    counter : petl_modules.train.checkpoints.Counter
     loggers : list
         SpeechBrain train loggers.
     **kwargs
@@ -43,7 +44,7 @@ class PetlBrain(sb.Brain):
         self.scheduler = None
         self.train_loss = None  # of the last epoch
         self.losses = None  # of the epoch that runs
-        self.right, self.seen = None, 0  # clips of it that were told right, and all
+        self.right, self.told = None, 0  # clips of it that were told right, and all
         self.seconds = Stopwatch()
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("task_model", task_model)
@@ -70,9 +71,10 @@ class PetlBrain(sb.Brain):
             if not torch.isfinite(loss):  # the very last step may have broken it
                 self.refuse_loss(self.step, batch.id)
             self.task.collect(predictions, batch)
+            self.weight = self.task.weight(batch)
         elif (right := self.task.right(predictions, batch)) is not None:
             self.right = right if self.right is None else self.right + right
-            self.seen += len(batch.id)
+            self.told += len(batch.id)
         return loss
 
     def refuse_loss(self, step, ids):
@@ -90,7 +92,8 @@ class PetlBrain(sb.Brain):
     def init_optimizers(self):
         """AdamW, with groups that weight decay spares, and the schedule."""
         groups = self.task_model.parameter_groups(self.hparams.decay_all)
-        self.optimizer = self.opt_class(groups)
+        fused = {"fused": True} if self.on_gpu else {}
+        self.optimizer = self.opt_class(groups, **fused)
         self.optimizers_dict = {"optimizer": self.optimizer}
         self.scheduler = make_schedule(
             self.optimizer,
@@ -105,9 +108,25 @@ class PetlBrain(sb.Brain):
             self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
     @property
+    def on_gpu(self):
+        """Whether it trains on a GPU."""
+        return torch.device(self.device).type == "cuda"
+
+    @property
     def num_batches(self):
         """Batches of the epoch, or of the period between two validations."""
         return len(self.train_sampler)
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
+    ):
+        """As SpeechBrain's; threads read ahead."""
+        if stage == sb.Stage.TRAIN:
+            loader_kwargs = self._train_loader_specifics(dataset, loader_kwargs)
+        loader = AheadLoader(dataset, **loader_kwargs)
+        if self.checkpointer is not None and ckpt_prefix is not None:
+            self.checkpointer.add_recoverable(ckpt_prefix + stage.name, loader)
+        return loader
 
     def _train_loader_specifics(self, dataset, loader_kwargs):
         """SpeechBrain's hook: batches in an order that hangs on seed and epoch."""
@@ -154,22 +173,26 @@ class PetlBrain(sb.Brain):
         first = (self.step - 1) // factor * factor  # batches before this group
         group = min(factor, self.num_batches - first)
         should_step = self.step - first == group
+        share = self.train_sampler.weight(self.step)
+        if self.train_sampler.processes > 1:
+            take_part(self.task_model, bool(share))
         with self.no_sync(not should_step):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            loss = loss * self.train_sampler.weight(self.step)
+            loss = loss * share
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()
         self.losses.add(loss.detach(), self.step, batch.id)
 
     def update_average(self, loss, avg_loss):
-        """SpeechBrain's hook: of training, whose losses are looked at one step late,
-        the mean so far."""
+        """SpeechBrain's hook: the mean so far, of training's losses as far as they have
+        been looked at."""
         if loss is None:
             return self.losses.mean
-        return super().update_average(loss, avg_loss)
+        self.seen += self.weight  # in the mean over clips, whatever the batches
+        return avg_loss + (float(loss) - avg_loss) * self.weight / self.seen
 
     def optimizers_step(self):
         """Clip the gradients of all groups together, then step."""
@@ -177,9 +200,12 @@ class PetlBrain(sb.Brain):
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         if self.max_grad_norm and self.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.get_scale() < scale:
+            return  # fp16's gradients were too large: no step was made
         self.scheduler.step()
         self.optimizer_step += 1
 
@@ -187,16 +213,23 @@ class PetlBrain(sb.Brain):
 
     def on_fit_start(self):
         """Take up the last checkpoint, then start the clock."""
+        self.checkpointer.make_ready()
         super().on_fit_start()
         self.seconds.taken_up = True
         if self.judge_start and not self.checkpointer.list_checkpoints():
             self._fit_valid(self.valid_loader, epoch=0, enable=False)
 
+    def _fit_valid(self, valid_set, epoch, enable):
+        """After every `valid_epochs` epochs, and after the last one."""
+        if epoch % self.hparams.valid_epochs == 0 or epoch == self.counter.limit:
+            super()._fit_valid(valid_set=valid_set, epoch=epoch, enable=enable)
+
     def on_stage_start(self, stage, epoch=None):
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)
+        self.seen = 0
         if stage == sb.Stage.TRAIN:
-            self.right, self.seen = None, 0
+            self.right, self.told = None, 0
             self.losses = Losses(self.avg_train_loss, self.refuse_loss)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -213,7 +246,7 @@ class PetlBrain(sb.Brain):
         lr = self.optimizer.param_groups[0]["lr"]
         trained = None if self.train_loss is None else {"loss": self.train_loss}
         if trained is not None and self.right is not None:
-            accuracy = float(self.right) / self.seen
+            accuracy = float(self.right) / self.told
             trained["accuracy"] = mean_over_processes(accuracy, self.device)
         for logger in self.loggers:
             logger.log_stats(
@@ -296,6 +329,14 @@ class SharedBatches:
         whole = self.sizes[step - 1]
         own = len(range(self.rank, whole, self.processes))
         return own * self.processes / whole
+
+
+def take_part(model, mine):
+    """Let batch statistics count what this process reads, or not where it has only the
+    copy of another's clip."""
+    for module in model.modules():
+        if hasattr(module, "takes_part"):
+            module.takes_part = mine
 
 
 def mean_over_processes(value, device):

@@ -14,7 +14,13 @@ from petl_modules.train.settings import Experiment, Machine, Training
 from petl_modules.train.yaml_files import object_of, tag_of, tagged
 
 # Set by a run or a recipe itself, and what they are where nothing is said
-INTERNAL = {"recipe": None, "run_folder": None, "labels": None, "method_defaults": {}}
+INTERNAL = {
+    "recipe": None,
+    "run_folder": None,
+    "labels": None,
+    "method_defaults": {},
+    "own_data": False,  # of the user, not of one known data set
+}
 # Under what the knobs of an object are shown
 SECTIONS = {"backbone": "Backbone", "head": "Head", "objective": "Task"}
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from petl_modules.console import quiet, refusing
+from petl_modules.console import once, quiet, refusing
 
 
 def run_recipe(prepare: Callable, argv: list[str] | None = None) -> None:
@@ -39,13 +39,16 @@ def run_command(prepare: Callable, path: str, arguments: list[str]) -> None:
     """Check a command line, then run what it asks for."""
     from petl_modules.train import refusals
     from petl_modules.train.config import load_config, refuse_unread
+    from petl_modules.train.labels import with_own_folder
 
-    config = refusals.with_full_paths(load_config(path, arguments, prepare))
-    refuse_unread(config, prepare)
-    refusals.refuse_folds(config)
-    refusals.refuse_device(config)
-    refusals.refuse_workers(config)
-    refusals.refuse_wandb(config)
+    with once():
+        config = with_own_folder(load_config(path, arguments, prepare), prepare)
+        config = refusals.with_full_paths(config)
+        refuse_unread(config, prepare)
+        refusals.refuse_folds(config)
+        refusals.refuse_device(config)
+        refusals.refuse_workers(config)
+        refusals.refuse_wandb(config)
     if "RANK" in os.environ:
         from speechbrain.utils.distributed import ddp_init_group
 

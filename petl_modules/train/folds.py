@@ -2,7 +2,8 @@
 
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,23 @@ from rich.console import Console
 from rich.table import Table
 from speechbrain.utils.distributed import if_main_process
 
-from petl_modules.files import write_json
+from petl_modules.errors import UserError
+from petl_modules.files import lock, make_folder, write_json, writing
 from petl_modules.train.config import Config
-from petl_modules.train.results import RESULTS, finished, report, run_folder, run_name
-from petl_modules.train.run import run_one
+from petl_modules.train.results import (
+    RESULTS,
+    finished,
+    remove_checkpoints,
+    report,
+    run_folder,
+    run_name,
+)
+from petl_modules.train.run import on_main, run_one
 
 logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
+LOCK = "run.lock"
 
 
 def run_folds(prepare: Callable, config: Config) -> list[dict[str, Any]]:
@@ -34,11 +44,14 @@ def run_folds(prepare: Callable, config: Config) -> list[dict[str, Any]]:
         if len(chosen) > 1:
             logger.info("\nFold %s (%d of %d)", fold, place + 1, len(chosen))
         run = config.replace(fold=fold, run_folder=str(folder))
-        result = finished(run, folder)
-        if result is None:
-            result = run_one(prepare, run, folder, show_table=place == 0)
-        else:
-            logger.info("Done already: %s", folder / RESULTS)
+        with alone(folder), writing(folder):
+            result = on_main(finished, run, folder)
+            if result is None:
+                result = run_one(prepare, run, folder, show_table=place == 0)
+            else:
+                logger.info("Done already: %s", folder / RESULTS)
+                if if_main_process():  # of a run that was killed as it removed them
+                    remove_checkpoints(folder)
         results.append(result)
         report(result, folder)
     if len(results) > 1 and config["test"] and if_main_process():
@@ -46,6 +59,30 @@ def run_folds(prepare: Callable, config: Config) -> list[dict[str, Any]]:
         path = folder / f"{run_name(config, 'all_folds')}_{SUMMARY}"
         summarise(config, results, path)
     return results
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Own a run's folder, as one process or several that train together.
+
+    Raises
+    ------
+    UserError
+        If another run owns it.
+    """
+
+    def busy():
+        raise UserError(f"Another process runs in {folder}: wait for its end.")
+
+    def own():
+        if if_main_process():
+            make_folder(folder)
+            with writing(folder):
+                held.enter_context(lock(folder / LOCK, busy))
+
+    with ExitStack() as held:
+        on_main(own)
+        yield
 
 
 def summarise(config: Config, results: list[dict[str, Any]], path: Path) -> None:

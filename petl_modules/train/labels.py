@@ -2,12 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from petl_modules.train.config import Config, load_config
 from petl_modules.train.refusals import PATHS
+from petl_modules.train.results import HARMLESS
 
 LONGEST = 120  # characters of a folder's name: file systems take 255 bytes
+# Settings that stand elsewhere in a run's path
+SAID = {"method", "task", "few_shot", "seed", "fold"}
 MANY = 4  # entries of a list that are shown
 
 
@@ -53,3 +57,53 @@ def folder_name(settings: Mapping[str, object]) -> str:
     safe = "".join(c if c.isalnum() or c in "=,.-_ " else "-" for c in brief)
     cut = safe.encode()[: LONGEST - 9].decode(errors="ignore")
     return f"{cut}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def apart(config: Config, plain: Config) -> str:
+    """A name for what a command line changed that its run's folder does not say
+    otherwise; empty where nothing is. A path that a recipe always needs, such as a
+    data set's, is no change.
+
+    Arguments
+    ---------
+    config : Config
+    plain : Config
+        The same yaml and method, and nothing else said.
+    """
+    unsaid = HARMLESS | SAID | {key for key in PATHS if plain.get(key) is None}
+    if config["own_data"]:
+        unsaid.discard("data_folder")
+    changed = {
+        key: brief(key, config[key])
+        for key in sorted(config.given - unsaid)
+        if config[key] != plain.get(key)
+    }
+    return folder_name(changed)
+
+
+def with_own_folder(config: Config, prepare: Callable | None = None) -> Config:
+    """The config with a folder of its own below the recipe's, for data, a backbone
+    or settings that are not the recipe's own; unless the command line names a folder.
+
+    Arguments
+    ---------
+    config : Config
+    prepare : callable or None
+        Of the recipe.
+    """
+    if "output_folder" in config.given:
+        return config
+    plain = load_config(config.path, [f"--method={config['method']}"], prepare)
+    home = Path(config["output_folder"]) / apart(config, plain)
+    return config.replace(output_folder=str(home))
+
+
+# Helpers
+
+
+def brief(key, value):
+    """A setting's value without what a shell would take for its own: a path's last
+    part, a list's entries."""
+    if key in PATHS:
+        return Path(str(value)).name
+    return "+".join(map(as_text, value)) if isinstance(value, list) else value

@@ -2,6 +2,8 @@
 
 import runpy
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from petl_modules.errors import UserError
@@ -44,3 +46,19 @@ def start(recipe: str, arguments: list[str]) -> None:
     sys.argv = [str(folder / TRAIN), *arguments]
     sys.path.insert(0, str(folder))  # where its prepare module is
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+@cache
+def prepare_of(folder: Path) -> Callable:
+    """The function by which a recipe's train.py reads its data set; training does not
+    begin."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        names = runpy.run_path(str(folder / TRAIN), run_name="recipe")
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if name.endswith("_prepare"):  # recipes may call theirs by one name
+                del sys.modules[name]
+    return next(value for name, value in names.items() if name.startswith("prepare"))

@@ -1,9 +1,12 @@
 """What a run refuses before it begins, beside values out of their range."""
 
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from petl_modules.data.loading import Loading
+from petl_modules.data.manifests import Prepared
 from petl_modules.errors import UserError
 from petl_modules.train.config import Config
 
@@ -38,6 +41,39 @@ def refuse_folds(config: Config) -> None:
         raise UserError(f"fold={fold} is none of the folds {list(folds)}.")
 
 
+def refuse_shared_clips(prepared: Prepared) -> None:
+    """Raise a UserError where training hears a clip that it is judged by."""
+    clips = {}
+    for split in ("train", "valid", "test"):
+        entries = json.loads(getattr(prepared, split).read_text(encoding="utf-8"))
+        clips[split] = {entry["wav"] for entry in entries.values()}
+    for split in ("valid", "test"):
+        if shared := sorted(clips["train"] & clips[split]):
+            raise UserError(
+                f"{len(shared)} of the {len(clips[split])} {split} clips are training "
+                f"clips too, such as {shared[0]}: the sets must have none in common."
+            )
+
+
+def refuse_long_clips(sets: dict, task, backbone, loading: Loading) -> None:
+    """Raise a UserError for a clip of any split that finds no place in the backbone's
+    position table: training would end before the test set shows it."""
+    room = backbone.capacity()
+    if room is None or backbone.has_head:  # which cuts what it hears
+        return
+    cut = (task.cuts and loading.max_duration) or float("inf")
+    for split, dataset in sets.items():
+        for key, entry in dataset.data.items():
+            seconds = min(entry["duration"], cut)
+            if round(seconds * backbone.sample_rate) > room:
+                places = room / backbone.sample_rate
+                raise UserError(
+                    f"The {split} clip {key} has {entry['duration']:.1f} s, and "
+                    f"{backbone.source} has places for {places:.1f} s: set "
+                    "max_duration, or leave that clip out."
+                )
+
+
 def refuse_device(config: Config) -> None:
     """Raise a UserError for a device, precision or backend that is not here."""
     import torch
@@ -57,9 +93,9 @@ def refuse_device(config: Config) -> None:
 
 
 def refuse_workers(config: Config) -> None:
-    """Raise a UserError for more processes than this machine can feed."""
+    """Raise a UserError for more threads than this machine can feed."""
     most = max(8, 2 * (os.cpu_count() or 1))
-    if config["num_workers"] > most:
+    if (config["num_workers"] or 0) > most:
         raise UserError(
             f"num_workers={config['num_workers']} is more than this machine of "
             f"{os.cpu_count()} cores can use: at most {most}."

@@ -2,16 +2,20 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 from petl_modules.errors import Damaged, UserError
+from petl_modules.files import checksum, write_json
 from petl_modules.train.config import Config, load_config
+from petl_modules.use.adapter_schema import SETTINGS, TENSORS
 
 logger = logging.getLogger(__name__)
 
 HPARAMS, RESULTS = "hyperparams.yaml", "results.json"
 CHECKPOINTS = "checkpoints"
+FILES = (HPARAMS, SETTINGS, TENSORS)  # without which no run is done
 # What every results.json has
 COMPLETE = ("metrics", "parameters", "seconds", "peak_memory_mib", "epochs")
 
@@ -22,6 +26,7 @@ HARMLESS = {
     "folds",
     "num_classes",
     "labels",
+    "own_data",
     "device",
     "num_workers",
     "audio_cache_mib",
@@ -51,12 +56,36 @@ def run_name(config: Config, prefix: str) -> str:
     return f"{prefix}_seed{config['seed']}{shots}"
 
 
+def write_results(folder: Path, result: dict[str, Any]) -> None:
+    """Write results.json, last: it says that all is there, and how it is."""
+    files = {name: checksum(folder / name) for name in FILES}
+    write_json(folder / RESULTS, {**result, "files": files})
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a run's checkpoints, which were for going on."""
+    for checkpoints in folder.glob(f"**/{CHECKPOINTS}"):
+        shutil.rmtree(checkpoints)
+
+
 def finished(config: Config, folder: Path) -> dict[str, Any] | None:
-    """The results of a run that is done, or None; refuses a run of other settings."""
+    """The results of a run that is done, or None; refuses a run of other settings.
+
+    Raises
+    ------
+    Damaged
+        If not all that a run leaves is there as it was left.
+    """
     theirs, path = folder / HPARAMS, folder / RESULTS
-    begun = path.exists() or any((folder / CHECKPOINTS).glob("CKPT*"))
-    if not begun or not theirs.exists():
-        return None
+    if not path.exists():
+        return None  # checkpoints say themselves what they belong to
+    result = read_results(path) or {}
+    for file in (folder / name for name in FILES):
+        known = result.get("files", {}).get(file.name)  # no version before this says it
+        if not file.is_file() or file.stat().st_size == 0:
+            raise Damaged(f"{file} is gone: delete {path} to run this again.")
+        if known is not None and checksum(file) != known:
+            raise Damaged(f"{file} is damaged: delete {path} to run this again.")
     ours = config.settings()
     for key, value in load_config(theirs).settings().items():
         if key not in HARMLESS and key in ours and ours[key] != value:
@@ -64,7 +93,7 @@ def finished(config: Config, folder: Path) -> dict[str, Any] | None:
                 f"{folder} holds a run with {key}={value}, now it is {ours[key]}: "
                 "choose another --output_folder, or delete that one."
             )
-    return read_results(path)
+    return result
 
 
 def read_results(path: Path) -> dict[str, Any] | None:

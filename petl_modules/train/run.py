@@ -1,8 +1,7 @@
 """One run: train and test a fold, or go on with it."""
 
 import inspect
-import shutil
-import sys
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,39 @@ from typing import Any
 import speechbrain as sb
 import torch
 from rich.console import Console
-from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    ddp_broadcast,
+    if_main_process,
+)
 from speechbrain.utils.train_logger import (
     FileTrainLogger,
     TensorboardLogger,
     WandBLogger,
 )
 
+from petl_modules.console import once
 from petl_modules.core.counts import counts, table
 from petl_modules.core.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.data import Prepared, make_manifests
 from petl_modules.data.datasets import batching, make_datasets
 from petl_modules.errors import UserError
-from petl_modules.files import digest, write_json, write_text
+from petl_modules.files import digest, listing, write_text
 from petl_modules.train.brain import PetlBrain
 from petl_modules.train.built import Built
-from petl_modules.train.checkpoints import WholeCheckpointer
+from petl_modules.train.checkpoints import Belongs, Counter, WholeCheckpointer
 from petl_modules.train.config import Config
 from petl_modules.train.provenance import commit, versions
-from petl_modules.train.results import CHECKPOINTS, HPARAMS, RESULTS
+from petl_modules.train.refusals import refuse_long_clips, refuse_shared_clips
+from petl_modules.train.results import (
+    CHECKPOINTS,
+    HARMLESS,
+    HPARAMS,
+    remove_checkpoints,
+    write_results,
+)
+from petl_modules.train.speedups import speed_up
 from petl_modules.use.adapter_file import save_adapter
-
-NEVER = sys.maxsize  # as many validations without a better one
 
 
 def run_one(
@@ -41,6 +51,7 @@ def run_one(
     from petl_modules.train.head_start import give_head_start
 
     prepared = on_main(manifests, prepare, config, folder / "data")
+    refuse_shared_clips(prepared)
     classes = None if prepared.labels is None else len(prepared.labels)
     if "num_classes" in config.given and config["num_classes"] != classes:
         raise UserError(
@@ -50,16 +61,16 @@ def run_one(
     config = config.replace(num_classes=classes, labels=prepared.labels)
     built = Built.of(config)
     model, head = built.model, built.head
-    if sb.utils.distributed.if_main_process():
-        write_text(folder / HPARAMS, config.text())
-        if show_table:
-            Console().print(table(model, head, config["method"]))
+    if if_main_process() and show_table:
+        Console().print(table(model, head, config["method"]))
     seconds, judge_start = 0.0, False
     if built.training.head_start_epochs and not model.frozen_below_head:
         start = folder / "head_start"
         seconds = give_head_start(config, prepared, start, model, head)
         judge_start = built.training.head_start_counts
     brain, sets = trained(built, prepared, folder, judge_start)
+    if if_main_process():  # not before checkpoints of other settings are refused
+        write_text(folder / HPARAMS, config.text())
     epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
     for split in ("valid", "test") if built.experiment.test else ("valid",):
@@ -80,17 +91,20 @@ def run_one(
         "epochs": epochs,
         "steps": brain.plan.done_after(epochs),
         "best_epoch": brain.counter.current,
+        "computed_in": brain.computed_in,
         "left_out": prepared.broken,
         "versions": versions(),
         "commit": commit(),
     }
-    if sb.utils.distributed.if_main_process():
+    if if_main_process():
         brain.task.write(folder)
         info = {k: result[k] for k in ("recipe", "dataset", "task", "metrics")}
         save_adapter(folder, model, head, {"labels": prepared.labels, **info})
-        write_json(folder / RESULTS, result)  # last: its presence says all is there
-        for checkpoints in folder.glob("**/checkpoints"):  # were for going on
-            shutil.rmtree(checkpoints)
+        write_results(folder, result)
+    ddp_barrier()  # others may read the checkpoints still
+    if if_main_process():
+        remove_checkpoints(folder)
+        brain.task.draw(folder)
     return result
 
 
@@ -99,6 +113,7 @@ def trained(
 ) -> tuple[PetlBrain, dict]:
     """Train, or go on with it; returns the Brain and the data sets."""
     brain = make_brain(built, prepared, folder)
+    brain.computed_in = speed_up(built.model, built.machine, brain.device)
     reset_peak_memory(brain.device)
     sets = make_datasets(
         prepared,
@@ -110,6 +125,7 @@ def trained(
         built.feature_folder,
         progress=not built.machine.noprogressbar,
     )
+    refuse_long_clips(sets, brain.task, built.model.backbone, built.loading)
     seed = built.experiment.seed
     loader = batching(built.loading, sets["train"], brain.task, seed, shuffle=True)
     train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)
@@ -153,17 +169,26 @@ def make_brain(built: Built, prepared: Prepared, folder: Path) -> PetlBrain:
     return PetlBrain(
         task=task,
         task_model=built.make_task_model(built.model, built.head),
-        counter=EpochCounterWithStopper(
-            built.training.number_of_epochs,
-            built.training.patience or NEVER,
-            limit_warmup=0,
-            direction="min",
-        ),
+        counter=Counter(built.training.number_of_epochs, built.training.patience),
         loggers=loggers,
         hparams=built.values,
         opt_class=built.make_optimizer,
-        checkpointer=WholeCheckpointer(folder / CHECKPOINTS),
+        checkpointer=WholeCheckpointer(
+            folder / CHECKPOINTS, belongs=belongs(built, prepared)
+        ),
     )
+
+
+def belongs(built: Built, prepared: Prepared) -> Belongs:
+    """What the checkpoints of a run belong to: settings, clips as they are now, and the
+    backbone's weights."""
+    settings = {k: v for k, v in built.values.items() if k not in HARMLESS}
+    splits = {}
+    for split in ("train", "valid", "test"):
+        entries = json.loads(getattr(prepared, split).read_text(encoding="utf-8"))
+        clips = listing(entry["wav"] for entry in entries.values())
+        splits[split] = digest([entries, clips, prepared.labels])
+    return Belongs(settings, splits, built.model.backbone.fingerprint())
 
 
 def wandb_logger(built: Built, folder: Path) -> WandBLogger:
@@ -201,9 +226,17 @@ def parameters(model, head) -> dict[str, int]:
 
 def on_main(function: Callable, *args):
     """The function's value, computed by the main process first where there are
-    several, so that the others find what it left on disk."""
+    several, so that the others find what it left on disk; what it refuses all do."""
     if not torch.distributed.is_initialized():
         return function(*args)
-    value = function(*args) if sb.utils.distributed.if_main_process() else None
-    torch.distributed.barrier()
-    return value if value is not None else function(*args)
+    value, refused = None, None
+    if if_main_process():
+        try:
+            value = function(*args)
+        except UserError as error:
+            refused = str(error)
+    refused = ddp_broadcast(refused, src=0)
+    if refused is not None:
+        with once():
+            raise UserError(refused)
+    return value if if_main_process() else function(*args)

@@ -125,6 +125,8 @@ class Training(Section):
         Which epoch comes out: the best by the validation set, or the last.
     average : int
         The number of such epochs whose weights are averaged in the end.
+    valid_epochs : int
+        Validation comes after every so many epochs, and after the last.
     patience : int or None
         Validations without a better one after which training stops; null: never.
     """
@@ -146,6 +148,7 @@ class Training(Section):
     head_start_counts: bool = False
     choose: Literal["best", "last"] = "best"
     average: PositiveInt = 1
+    valid_epochs: PositiveInt = 1
     patience: PositiveInt | None = None
 
 
@@ -161,6 +164,15 @@ class Machine(Section):
         The precision of training; what trains is always kept in fp32.
     eval_precision : str
         The precision of evaluation.
+    base_precision : str or None
+        What frozen weights, and what flows through them, are held in; null is bf16 on a
+        GPU where precision is bf16, and else fp32.
+    tf32 : bool
+        Whether float32 products on a GPU read their factors with 10 bits.
+    compile : bool
+        Whether every layer is compiled, which takes a minute at the start.
+    gradient_checkpointing : bool
+        Whether each layer is computed again in the backward pass, to save memory.
     grad_accumulation_factor : int
         Batches whose gradients are summed for one step.
     max_grad_norm : float
@@ -178,6 +190,10 @@ class Machine(Section):
     device: str | None = None
     precision: Precision = "fp32"
     eval_precision: Precision = "fp32"
+    base_precision: Literal["fp32", "bf16"] | None = None
+    tf32: bool = True
+    compile: bool = False
+    gradient_checkpointing: bool = False
     grad_accumulation_factor: PositiveInt = 1
     max_grad_norm: NotNegative = 5.0
     ckpt_interval_minutes: NotNegative = 10

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from petl_modules.errors import UserError
 
 KIND = "fastspeech2"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, ALIGNER = "config.json", "model.safetensors", "aligner.safetensors"
+VOCODER = "vocoder"  # a folder beside them, if the base has one of its own
+ALIGNMENTS = ("forced", "learned")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class FastSpeech2Config:
     ----------
     text : str
         arpabet or graphemes.
+    alignment : str
+        Where durations come from in training: forced, found before by
+        `petl_modules.tts.forced_alignment`, or learned with the rest.
     kernel_sizes : tuple of int
         Of the two convolutions of every feed-forward block.
     speakers : tuple of str
@@ -28,6 +33,7 @@ class FastSpeech2Config:
     """
 
     text: str = "arpabet"
+    alignment: str = "learned"  # as of bases whose config does not say it
     hidden_size: int = 256
     heads: int = 2
     encoder_layers: int = 4

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyworld
 import torch
 from speechbrain.lobes.models.FastSpeech2 import mel_spectrogram
 from tqdm import tqdm
@@ -60,15 +59,17 @@ class SpeechFeatures:
 
     def mel(self, wav):
         """`(samples,)` to the log-mel spectrogram `(frames, n_mels)`, in nepers."""
-        return self._mel(audio=wav)[0].T
+        return self._framed(wav)[0].T
 
     def energy(self, wav):
         """`(samples,)` to the loudness of each frame, from 0 to 1 within the clip."""
-        return self._mel(audio=wav)[1].nan_to_num()
+        return self._framed(wav)[1].nan_to_num()
 
     def pitch(self, wav):
         """`(samples,)` to `ln(F0 / 150 Hz)` of each frame, 0 where unvoiced; WORLD's
         DIO and StoneMask."""
+        import pyworld  # not where pitch has been found before
+
         signal = wav.double().numpy()
         low, high = F0_RANGE
         f0, times = pyworld.dio(
@@ -83,6 +84,14 @@ class SpeechFeatures:
         f0 = np.pad(f0, (0, max(0, frames - len(f0))))[:frames]
         logs = np.log(np.maximum(f0, low) / REFERENCE_HZ)
         return torch.from_numpy(np.where(f0 > 0, logs, 0.0)).float()
+
+    def _framed(self, wav):
+        """Mel bins and loudness of each frame; a clip that is shorter than what its
+        edges are mirrored from ends in silence."""
+        frames = len(wav) // self.hop_length + 1
+        short = self.settings["n_fft"] // 2 + 1 - len(wav)
+        parts = self._mel(audio=torch.nn.functional.pad(wav, (0, max(0, short))))
+        return [part[..., :frames] for part in parts]
 
     def cached(self, folder, dataset, progress=True):
         """Pitch and energy of every clip of a data set, computed once.
@@ -110,6 +119,32 @@ class SpeechFeatures:
             computed[names[wav]] = torch.stack([self.pitch(clip), self.energy(clip)])
         cache.add(computed)
         return {wav: cache[name] for wav, name in names.items()}
+
+
+class KeptMels:
+    """Spectrograms of clips, computed once where there is room.
+
+    Arguments
+    ---------
+    features : SpeechFeatures
+    mib : float
+        How much is kept.
+    """
+
+    def __init__(self, features: SpeechFeatures, mib: float) -> None:
+        self.features, self.room = features, mib * 2**20
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def __call__(self, wav: str) -> torch.Tensor:
+        """The log-mel spectrogram of a clip's file, `(frames, n_mels)`."""
+        if wav in self.kept:
+            return self.kept[wav]
+        mel = self.features.mel(read_clip(wav, self.features.sample_rate))
+        size = mel.numel() * mel.element_size()
+        if size <= self.room:
+            self.kept[wav] = mel
+            self.room -= size
+        return mel
 
 
 def hertz(pitch):

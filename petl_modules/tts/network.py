@@ -10,7 +10,7 @@ from petl_modules.tts.text import SYMBOLS
 
 
 def speechbrain_model(config: FastSpeech2Config) -> FastSpeech2WithAlignment:
-    """SpeechBrain's FastSpeech 2 with a learned alignment."""
+    """SpeechBrain's FastSpeech 2, with what learns its alignment if that is learned."""
     size, shared = config.hidden_size, {}
     for stack in ("enc", "dec"):
         shared |= {
@@ -21,7 +21,7 @@ def speechbrain_model(config: FastSpeech2Config) -> FastSpeech2WithAlignment:
             f"{stack}_v_dim": size,
             f"{stack}_dropout": config.dropout,
         }
-    return FastSpeech2WithAlignment(
+    model = FastSpeech2WithAlignment(
         **shared,
         enc_num_layers=config.encoder_layers,
         dec_num_layers=config.decoder_layers,
@@ -44,6 +44,9 @@ def speechbrain_model(config: FastSpeech2Config) -> FastSpeech2WithAlignment:
         energy_pred_kernel_size=3,
         variance_predictor_dropout=config.dropout,
     )
+    if config.alignment == "forced":
+        del model.aligner
+    return model
 
 
 class SelfAttention(nn.Module):

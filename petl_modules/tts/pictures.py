@@ -7,6 +7,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from petl_modules.tasks.pictures import as_it_is
+
 
 def spectrograms(row):
     """A synthesised spectrogram below that of the recording.
@@ -28,6 +30,6 @@ def spectrograms(row):
         ax.set_ylabel("mel bin")
     axes[1].set_xlabel("frame")
     title = f"{row['text']} (MCD {row['mcd']:.2f} dB)"
-    figure.suptitle(fill(title, 90), fontsize="medium")
+    figure.suptitle(as_it_is(fill(title, 90)), fontsize="medium")
     pyplot.close(figure)
     return figure

@@ -17,12 +17,15 @@ class Target:
         `(batch,)`, valid frames.
     pitch, energy : torch.Tensor
         `(batch, frames)`.
+    durations : torch.Tensor or None
+        `(batch, symbols)`, frames, where they were found before.
     """
 
     mel: torch.Tensor
     counts: torch.Tensor
     pitch: torch.Tensor
     energy: torch.Tensor
+    durations: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 `petl synthesize ADAPTER TEXT... --out=x.wav`: one text by one voice makes a file;
 several texts, or several adapters on one base (`--adapter=OTHER`, as often as wanted),
 fill the folder that --out names. Nothing is written unless everything can be spoken.
+With --page the folder is a page to listen to, of all speakers where none is named.
+`kathleen` in an adapter's place is the base that comes with the package.
 """
 
+import argparse
 import logging
 import threading
 from pathlib import Path
@@ -16,9 +19,10 @@ from petl_modules.backbones import load_backbone
 from petl_modules.console import Parser, positive
 from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError, known_device
-from petl_modules.files import whole
+from petl_modules.files import SHIPPED, whole
 from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
+from petl_modules.tts.page import Spoken, write_page
 from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder
 from petl_modules.use.adapter_file import load_its_backbone, read_adapter
@@ -42,7 +46,8 @@ class Synthesizer:
     source : str or None
         Where the base is now, if not where the adapter says.
     vocoder : str or None
-        Folder or hub id of a HiFi-GAN; None for Griffin-Lim.
+        Folder or hub id of a HiFi-GAN, or griffin-lim; None for the base's own, and
+        for Griffin-Lim where it has none.
     device : str
 
     Attributes
@@ -76,7 +81,7 @@ class Synthesizer:
         self._lock = threading.RLock()
         self.use(adapter)
         self.sample_rate = self.base.sample_rate
-        self.vocoder = load_vocoder(vocoder, self.base.features)
+        self.vocoder = load_vocoder(vocoder or self.base.vocoder, self.base.features)
 
     def use(self, adapter):
         """Speak by the voices of another adapter of the same base.
@@ -151,7 +156,7 @@ class Synthesizer:
 
 def is_base(folder):
     """Whether a folder holds a base rather than an adapter."""
-    folder = Path(folder)
+    folder = SHIPPED.get(str(folder), Path(folder))
     return (folder / CONFIG).is_file() and not (folder / SETTINGS).is_file()
 
 
@@ -177,8 +182,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--pace", type=positive, default=1.0, help=pace)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, help="Where to compute (%(default)s).")
+    page = "Write a page with players and spectrograms: --out names its folder."
+    add("--page", action="store_true", help=page)
     options = parser.parse_args(argv)
     adapters = [options.first, *options.adapter]
+    if options.page:
+        return print_page(options, adapters)
     paths = sound_files(options.out, adapters, options.texts)
     synthesizer = Synthesizer(
         options.first, options.source, options.vocoder, options.device
@@ -191,6 +200,27 @@ def main(argv: list[str] | None = None) -> None:
     for path, wav in zip(paths, sounds, strict=True):
         with whole(path) as partial:
             audio_io.save(str(partial), wav.unsqueeze(0), synthesizer.sample_rate)
+        print(path)
+
+
+def print_page(options: argparse.Namespace, adapters: list[str]) -> None:
+    """Write a page of all that was asked for, and print its files."""
+    folder = Path(options.out)
+    if folder.suffix or folder.is_file():
+        raise UserError(f"--out={folder} must be a folder, for a page.")
+    synthesizer = Synthesizer(
+        options.first, options.source, options.vocoder, options.device
+    )
+    spoken = []
+    for adapter in adapters:
+        synthesizer.use(adapter)
+        for speaker in [options.speaker] if options.speaker else synthesizer.speakers:
+            for text in options.texts:
+                mel = synthesizer.spectrogram(text, speaker, options.pace)
+                voice = f"{adapter}: {speaker}"
+                spoken.append(Spoken(voice, text, synthesizer.vocoder(mel), mel))
+    rate, hop = synthesizer.sample_rate, synthesizer.base.features.hop_length
+    for path in write_page(folder, spoken, rate, hop / rate):
         print(path)
 
 

@@ -1,24 +1,28 @@
 """Speech from text: the loss and the judging of FastSpeech 2."""
 
 import csv
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from speechbrain.dataio import audio_io
 from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
 
-from petl_modules.core.masking import valid
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
+from petl_modules.files import write_tensors
 from petl_modules.kinds import Count, PositiveInt
 from petl_modules.tasks.base import Task, padded
-from petl_modules.tts.fastspeech2 import MAX_FRAMES
-from petl_modules.tts.features import hertz
+from petl_modules.tts.backbone import MAX_FRAMES
+from petl_modules.tts.durations import Durations
+from petl_modules.tts.features import KeptMels, hertz
+from petl_modules.tts.forced_alignment import Spoken, least_frames
+from petl_modules.tts.losses import WEIGHTS, loss_terms
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
 from petl_modules.tts.recognise import Recogniser, word_error_rate
+from petl_modules.tts.similarity import SpeakerSimilarity
 from petl_modules.tts.speaker_encoder import mean_embeddings
 from petl_modules.tts.speech import Target
 from petl_modules.tts.text import symbols_of
@@ -26,7 +30,6 @@ from petl_modules.tts.vocoder import load_vocoder
 
 METRICS = ("mcd", "loss")
 Metric = Literal["mcd", "loss"]
-WEIGHTS = {"path": 0.1}  # of the loss's terms, where not 1
 
 
 class TTS(Task):
@@ -48,11 +51,17 @@ class TTS(Task):
     sample_epochs : int
         They are after the first epoch and every so many.
     vocoder : str or None
-        A HiFi-GAN that plays spectrograms, a folder or hub id; null for Griffin-Lim.
+        A HiFi-GAN that plays spectrograms, a folder or hub id, or griffin-lim; null
+        for the base's own, and for Griffin-Lim where it has none.
     asr : str or None
         A Whisper model for the word error rate, a folder or hub id; null for none.
     speaker_encoder : str or None
         The model of speakers that the base was trained with, a folder or hub id.
+    similarity : bool
+        Whether the likeness of voices is judged after training, by the encoder that
+        the package resemblyzer ships.
+    cache_mib : int
+        Spectrograms that are kept in memory, in MiB.
     noprogressbar : bool
         Whether progress bars are left out.
     """
@@ -75,6 +84,8 @@ class TTS(Task):
         vocoder: str | None = None,
         asr: str | None = None,
         speaker_encoder: str | None = None,
+        similarity: bool = False,
+        cache_mib: Count = 1024,
         noprogressbar: bool = False,
     ):
         self.labels, self.backbone, self.head = labels, model.backbone, head
@@ -83,8 +94,9 @@ class TTS(Task):
         self.cache_folder = cache_folder
         self.samples, self.sample_epochs = samples, sample_epochs
         self.features = self.backbone.features
-        self.vocoder = load_vocoder(vocoder, self.features)
+        self.vocoder = load_vocoder(vocoder or self.backbone.vocoder, self.features)
         self.recogniser = None if asr is None else Recogniser(asr)
+        self.similarity = SpeakerSimilarity() if similarity else None
         self.speaker_encoder = speaker_encoder
         if bool(speaker_encoder) != bool(self.backbone.config.embedding_size):
             raise UserError(
@@ -95,6 +107,12 @@ class TTS(Task):
                 "its folder as --speaker_encoder."
             )
         self.embedded, self.progress = False, not noprogressbar
+        self.mels = KeptMels(self.features, cache_mib)
+        self.durations = None
+        if self.backbone.aligner is not None:
+            aligner = self.backbone.aligner
+            self.durations = Durations(aligner, cache_folder, self.progress)
+            self.sound = (*self.sound, "frames")
         self.forward_sum = ForwardSumLoss()
 
     # Data
@@ -125,19 +143,33 @@ class TTS(Task):
 
         add = dataset.add_dynamic_item
         add(symbols, takes="text", provides="symbols")
-        add(self.features.mel, takes="sig", provides="mel")
+        add(self.mels, takes="wav", provides="mel")
         add(lambda wav: known[wav][0], takes="wav", provides="pitch")
         add(lambda wav: known[wav][1], takes="wav", provides="energy")
         add(place, takes="speaker", provides="speaker_index")
         add(lambda text: text, takes="text", provides="sentence")
+        if self.durations is not None:
+            frames = self.durations.of(self.spoken(dataset))
+            add(frames.get, takes="wav", provides="frames")
 
     def symbols(self, text):
         """The symbols of a text."""
         return symbols_of(text, self.backbone.config.text)
 
+    def spoken(self, dataset):
+        """What the aligner reads of a data set: clips that can speak their text."""
+        rate, hop = self.features.sample_rate, self.features.hop_length
+        return [
+            Spoken(entry["wav"], entry["speaker"], tuple(self.symbols(entry["text"])))
+            for entry in dataset.data.values()
+            if self.fits(entry, int(entry["duration"] * rate) // hop)
+        ]
+
     def fits(self, entry, steps):
-        """Whether a clip of so many frames can speak its text: a frame a symbol."""
-        return len(self.symbols(entry["text"])) <= steps <= MAX_FRAMES
+        """Whether a clip of so many frames can speak its text."""
+        symbols = self.symbols(entry["text"])
+        least = len(symbols) if self.durations is None else least_frames(symbols)
+        return least <= steps <= MAX_FRAMES
 
     def inputs(self, batch):
         """Symbols, their counts, speakers, and the target."""
@@ -147,7 +179,13 @@ class TTS(Task):
             "symbols": symbols,
             "counts": counts,
             "speakers": torch.as_tensor(batch.speaker_index, device=mel.device),
-            "target": Target(mel, frames, batch.pitch.data, batch.energy.data),
+            "target": Target(
+                mel,
+                frames,
+                batch.pitch.data,
+                batch.energy.data,
+                batch.frames.data if self.durations is not None else None,
+            ),
         }
 
     # Loss
@@ -201,7 +239,7 @@ class TTS(Task):
 
     def metrics(self):
         """mcd in dB; f0_rmse in Hz, over the frames voiced in the recording;
-        duration_error in ms a symbol, beside the durations that the aligner finds; and
+        duration_error in ms a symbol, beside the durations of the alignment; and
         after training the word error rate, where there is a Whisper to tell it."""
         voiced = sum(row["voiced"] for row in self.rows)
         squares = sum(row["voiced"] * row["f0_rmse"] ** 2 for row in self.rows)
@@ -210,18 +248,33 @@ class TTS(Task):
             "f0_rmse": (squares / max(1, voiced)) ** 0.5,
             "duration_error": mean(row["duration_error"] for row in self.rows),
         }
-        if self.final and self.recogniser is not None:
-            found["word_error_rate"] = self.word_error_rate()
+        if self.final:
+            found |= self.judged()
         return found
 
-    def word_error_rate(self):
-        """The word error rate that Whisper finds in what was collected."""
-        rate = self.features.sample_rate
+    def judged(self):
+        """What is judged by ear: the word error rate of what Whisper hears and the
+        likeness of the voice, each beside copy synthesis (the recording's spectrogram
+        through the same vocoder), which says what vocoder and judge cost."""
+        rate, judges = self.features.sample_rate, (self.recogniser, self.similarity)
+        if judges == (None, None):
+            return {}
         for row in self.rows:
-            row["heard"] = self.recogniser.heard(self.vocoder(row["mel"]), rate)
-        said = [self.recogniser.words(row["text"]) for row in self.rows]
-        heard = [row["heard"] for row in self.rows]
-        return word_error_rate(said, heard)
+            wav, copy = self.vocoder(row["mel"]), self.vocoder(row["target"])
+            if self.recogniser is not None:
+                row["heard"] = self.recogniser.heard(wav, rate)
+                row["heard_in_copy"] = self.recogniser.heard(copy, rate)
+            if self.similarity is not None:
+                row["similarity"] = self.similarity(wav, copy, rate)
+        found = {}
+        if self.recogniser is not None:
+            said = [self.recogniser.words(row["text"]) for row in self.rows]
+            for name, heard in (("", "heard"), ("copy_", "heard_in_copy")):
+                rate_of = word_error_rate(said, [row[heard] for row in self.rows])
+                found[f"{name}word_error_rate"] = rate_of
+        if self.similarity is not None:
+            found["speaker_similarity"] = mean(row["similarity"] for row in self.rows)
+        return found
 
     def error(self, metrics, loss):
         """What a better epoch makes smaller."""
@@ -234,26 +287,34 @@ class TTS(Task):
         return [SampleLogger(self, folder / "samples", tensorboard)]
 
     def write(self, folder):
-        """sentences.csv, samples of the test, and the base if all of it trained."""
-        columns = ("id", "mcd", "f0_rmse", "duration_error", "text", "heard")
+        """sentences.csv, samples of the test, its spectrograms (for other vocoders) and
+        the base if all of it trained."""
+        numbers = ("mcd", "f0_rmse", "duration_error")
+        columns = ("id", *numbers, "text", "heard", "heard_in_copy")
         with open(folder / "sentences.csv", "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             for row in self.rows:
-                heard = " ".join(row.get("heard", ()))
-                values = (f"{row[name]:.4f}" for name in columns[1:4])
-                writer.writerow([row["id"], *values, row["text"], heard])
+                heard = (" ".join(row.get(name, ())) for name in columns[-2:])
+                values = (f"{row[name]:.4f}" for name in numbers)
+                writer.writerow([row["id"], *values, row["text"], *heard])
         for row in self.rows[: self.samples]:
             self.write_sample(row, folder / "samples" / "test")
+        spectrograms = {row["id"]: row["mel"].half() for row in self.rows}
+        write_tensors(folder / "spectrograms.safetensors", spectrograms)
         if self.full:
-            voices = self.head.state_dict()
-            self.backbone.save(folder / "base", self.labels, voices)
+            self.write_base(folder)
+
+    def write_base(self, folder):
+        """What `load_backbone` and `petl synthesize` take."""
+        voices = self.head.state_dict()
+        self.backbone.save(folder / "base", self.labels, voices)
 
     def write_sample(self, row, folder):
         """A picture and two sounds of one sentence; returns the picture's figure and
         the synthesised waveform."""
         folder.mkdir(parents=True, exist_ok=True)
-        name = row["id"].replace("/", "_")
+        name = str(Path(row["id"]).with_suffix("")).replace("/", "_")
         wav, figure = self.vocoder(row["mel"]), spectrograms(row)
         figure.savefig(folder / f"{name}.png", dpi=100)
         rate = self.features.sample_rate
@@ -288,44 +349,17 @@ class SampleLogger:
             figure, wav = self.task.write_sample(row, folder)
             writer.add_figure(row["id"], figure, epoch)
             writer.add_audio(row["id"], wav, epoch, rate)
+        if self.task.full:  # to listen to while it trains
+            self.task.write_base(self.folder.parent)
 
 
 # Helpers
 
 
-def loss_terms(speech, counts, target, forward_sum):
-    """The terms of the loss by name, each a mean over clips."""
-    frames = valid(target.counts, target.mel.shape[1])
-    logs = torch.log1p(speech.durations.float())
-    mels = {"coarse_mel": speech.coarse_mel, "mel": speech.mel}
-    terms = {
-        name: over_clips((mel.float() - target.mel).abs().mean(-1), frames)
-        for name, mel in mels.items()
-    }
-    for name, guess, truth in (
-        ("durations", speech.log_durations, logs),
-        ("pitch", speech.pitch, speech.target_pitch),
-        ("energy", speech.energy, speech.target_energy),
-    ):
-        squares = F.mse_loss(guess.float(), truth.float(), reduction="none")
-        terms[name] = over_clips(squares, speech.mask)
-    alignment = speech.alignment
-    terms["alignment"] = forward_sum(alignment.unsqueeze(1), counts, target.counts)
-    # -inf at padding is no number to multiply with 0
-    on_path = alignment.masked_fill(~speech.mask.unsqueeze(1), 0.0) * speech.path
-    terms["path"] = over_clips(-on_path.sum(-1), frames)
-    return terms
-
-
-def over_clips(values, mask):
-    """Mean over clips of the means over their valid places; both `(batch, time)`."""
-    weights = mask.to(values.dtype)
-    return ((values * weights).sum(1) / weights.sum(1)).mean()
-
-
 def to_numpy(tensor):
-    """A tensor's values."""
-    return tensor.detach().cpu().numpy()
+    """A tensor's values; numpy has no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def mean(values):

@@ -1,24 +1,32 @@
 """From log-mel spectrograms to sound."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
 
 from petl_modules.errors import UserError
+from petl_modules.tts.features import SpeechFeatures
+from petl_modules.tts.hifigan import is_hifigan, load_hifigan_folder
 
 logger = logging.getLogger(__name__)
 
+GRIFFIN_LIM = "griffin-lim"
 ITERATIONS = 60
 
 
-def load_vocoder(source, features):
+def load_vocoder(
+    source: str | None, features: SpeechFeatures
+) -> Callable[[Tensor], Tensor]:
     """HiFi-GAN from a checkpoint, or Griffin-Lim where none is given.
 
     Arguments
     ---------
     source : str or None
-        Folder or hub id of a HiFi-GAN in SpeechBrain's layout, such as
+        griffin-lim or None; or the folder that vocoder training left; or folder or hub
+        id of a HiFi-GAN in SpeechBrain's layout, such as
         speechbrain/tts-hifigan-ljspeech. SpeechBrain runs what its hyperparams.yaml
         says: use a folder that you trust.
     features : petl_modules.tts.features.SpeechFeatures
@@ -33,10 +41,13 @@ def load_vocoder(source, features):
     UserError
         If it cannot be loaded.
     """
-    if source is None:
+    if source in (None, GRIFFIN_LIM):
         logger.info("Vocoder: Griffin-Lim; --vocoder=FOLDER takes a HiFi-GAN.")
         return GriffinLimVocoder(**features.settings)
-    vocoder = load_hifigan(source)
+    if is_hifigan(source):
+        vocoder = load_hifigan_folder(source, features.settings)
+    else:
+        vocoder = load_hifigan(source)
     logger.info("Vocoder: HiFi-GAN of %s.", source)
     return vocoder
 

@@ -1,10 +1,14 @@
 """Entries of LJSpeech (Ito and Johnson, 2017), as sentences to speak."""
 
+import re
+from pathlib import Path
+
 from petl_modules import data
 from petl_modules.errors import UserError
 from petl_modules.tts.corpora import hold_out
 
 SPEAKER = "LJ"
+SUFFIXES = (".wav", ".flac", ".ogg")
 LAYOUT = (
     "it must be the unpacked LJSpeech-1.1 with metadata.csv and wavs/ "
     "(https://keithito.com/LJ-Speech-Dataset)."
@@ -19,9 +23,10 @@ def prepare_speech(
     Arguments
     ---------
     data_folder : str
-        With metadata.csv, whose lines are id, text and normalised text, parted by `|`.
+        With metadata.csv, whose lines are id, text and normalised text, parted by `|`,
+        and the clips `wavs/ID.wav`, .flac or .ogg.
     valid_sentences, test_sentences : int
-        Drawn with the seed.
+        Drawn with the seed; clips of the same words are one sentence.
     seed : int
 
     Returns
@@ -43,8 +48,18 @@ def prepare_speech(
                 f"{folder / 'metadata.csv'}, line {place}, has {len(rest) + 1} fields "
                 "in the place of 3."
             )
-        wav = data.inside(folder / "wavs", f"{key}.wav")
         if key in entries:
             raise UserError(f"{folder / 'metadata.csv'}, line {place}, repeats {key}.")
-        entries[key] = {"wav": str(wav), "text": rest[1], "speaker": SPEAKER}
+        entries[key] = {
+            "wav": str(clip_of(folder / "wavs", key)),
+            "text": rest[1],
+            "speaker": SPEAKER,
+            "prompt": " ".join(re.findall(r"\w+", rest[0].lower())),
+        }
     return hold_out(entries, valid_sentences, test_sentences, seed), [SPEAKER]
+
+
+def clip_of(folder: Path, key: str) -> Path:
+    """The recording of an id, in whichever format it is; .wav where there is none."""
+    paths = [data.inside(folder, key + suffix) for suffix in SUFFIXES]
+    return next(filter(Path.is_file, paths), paths[0])

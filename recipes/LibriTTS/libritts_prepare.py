@@ -1,4 +1,7 @@
-"""Entries of LibriTTS (Zen et al., 2019), as sentences to speak."""
+"""Entries of LibriTTS (Zen et al., 2019), as sentences to speak; LibriSpeech's layout
+is read too, whose texts have no punctuation."""
+
+from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
@@ -55,10 +58,22 @@ def prepare_speech(
     names = chosen_speakers(set(reader.values()), speakers, without)
     entries = {}
     for clip in (clip for clip in clips if reader[clip] in names):
-        text = clip.with_name(f"{clip.stem}.normalized.txt")
         entries[data.clip_id(folder, clip)] = {
             "wav": str(clip),
-            "text": " ".join(data.read_lines(text)),
+            "text": text_of(clip),
             "speaker": reader[clip],
         }
     return hold_out(entries, valid_sentences, test_sentences, seed), names
+
+
+def text_of(clip: Path) -> str:
+    """The normalised text beside a clip, or its line of LibriSpeech's transcripts."""
+    reader, chapter = clip.parent.parent.name, clip.parent.name
+    lines = clip.with_name(f"{reader}-{chapter}.trans.txt")
+    own = clip.with_name(f"{clip.stem}.normalized.txt")
+    if own.is_file() or not lines.is_file():
+        return " ".join(data.read_lines(own))
+    texts = dict(line.split(" ", 1) for line in data.read_lines(lines) if " " in line)
+    if clip.stem not in texts:
+        raise UserError(f"{lines} has no line for {clip.name}.")
+    return texts[clip.stem].lower()

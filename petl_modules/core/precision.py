@@ -1,0 +1,147 @@
+"""A frozen model held in bfloat16, while what trains in it stays in float32.
+
+Autocast keeps frozen weights in float32, casts them in every step, and keeps what
+flows between blocks, and what norms read and write, in float32 too. A base that is held
+in bfloat16 has none of that; what trains is cast where it meets the base, as autocast
+would do it, and its gradients and optimizer state stay in float32.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from petl_modules.core.hooks import Hooks
+from petl_modules.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from petl_modules.core.adapted import AdaptedModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def hold_base(model: "AdaptedModel", precision: str) -> None:
+    """Hold what is frozen in a type of its own.
+
+    Nothing is held in full fine-tuning, and fingerprint, adapter file and merging are
+    those of float32.
+
+    Arguments
+    ---------
+    model : AdaptedModel
+    precision : str
+        fp32 or bf16.
+
+    Raises
+    ------
+    UserError
+        For another precision, or a backbone that runs in float32 alone.
+    """
+    one_of("base_precision", precision, DTYPES)
+    if model.held is not None:
+        model.held.release()
+        model.held = None
+    narrow = precision != "fp32" and not model.awake
+    if narrow and not can_be_held(model):
+        raise UserError(
+            f"base_precision={precision}: {model.source} runs in float32 alone."
+        )
+    if narrow:
+        model.held = HeldModel(model.backbone.model, precision)
+    for points in model.parts.values():
+        points.hooks.held = narrow
+
+
+def base_precision(model: "AdaptedModel") -> str:
+    """What the frozen part of a model is held in, of `DTYPES`."""
+    return "fp32" if model.held is None else model.held.precision
+
+
+def can_be_held(model: "AdaptedModel") -> bool:
+    """Whether a model's backbone can run in a narrow type."""
+    return getattr(model.backbone, "can_be_held", False)
+
+
+class HeldModel:
+    """A model whose frozen tensors are held in a narrow type.
+
+    The float32 tensors wait on the CPU until `release` puts them back, bit by bit.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        Pretrained; which of its parameters are frozen `requires_grad` says.
+    precision : str
+        Of `DTYPES`.
+    """
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        self.precision, dtype = precision, DTYPES[precision]
+        self.originals: dict[Tensor, Tensor] = {}
+        self.classes: dict[nn.Module, type] = {}
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point() and not tensor.requires_grad:
+                self.originals[tensor] = tensor.data.cpu()
+                tensor.data = tensor.data.to(dtype)
+        for module in model.modules():
+            mixed = any(p.requires_grad for p in module.parameters(recurse=False))
+            if mixed and type(module) in CASTING:
+                self.classes[module] = type(module)
+                module.__class__ = CASTING[type(module)]
+
+    def release(self) -> None:
+        """Put the float32 tensors back."""
+        for tensor, original in self.originals.items():
+            tensor.data = original.to(tensor.device)
+        for module, own in self.classes.items():
+            module.__class__ = own
+
+
+class CastingLinear(nn.Linear):
+    """A Linear whose parameters take the type of what it reads."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, *cast(self, input))
+
+
+class CastingLayerNorm(nn.LayerNorm):
+    """The same for LayerNorm."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(
+            input, self.normalized_shape, *cast(self, input), eps=self.eps
+        )
+
+
+class CastingConv1d(nn.Conv1d):
+    """The same for Conv1d."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, *cast(self, input))
+
+
+CASTING = {
+    nn.Linear: CastingLinear,
+    nn.LayerNorm: CastingLayerNorm,
+    nn.Conv1d: CastingConv1d,
+}
+
+
+def cast(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A module's weight and bias in the type of a tensor."""
+    bias = None if module.bias is None else module.bias.to(like.dtype)
+    return module.weight.to(like.dtype), bias
+
+
+@contextmanager
+def without_autocast(hooks: list[Hooks], device_type: str) -> Iterator[None]:
+    """Run a held model as it is, and what is hooked into it under the autocast that was
+    on outside."""
+    on = torch.is_autocast_enabled(device_type)
+    for each in hooks:
+        each.autocast = torch.get_autocast_dtype(device_type) if on else None
+    with torch.autocast(device_type, enabled=False):
+        yield

@@ -1,0 +1,6 @@
+"""The name that `petl_modules.grid.plots` had before; it stays."""
+
+from petl_modules.grid.plots import confusions, few_shot_curves, trade_off
+from petl_modules.tasks.pictures import confusion_matrix
+
+__all__ = ["confusion_matrix", "confusions", "few_shot_curves", "trade_off"]

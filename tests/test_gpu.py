@@ -1,0 +1,85 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import pytest
+import torch
+from test_invariants import CASES, build
+
+from petl_modules.core.layers import compile_layers, compute_layers_again
+from petl_modules.core.measure import host_waits
+from petl_modules.core.precision import hold_base
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
+PADDED = torch.tensor([1.0, 0.7, 0.4])
+
+
+def on_gpu(folder, case, base="fp32"):
+    model, head = build(folder, case)
+    model.to("cuda"), head.to("cuda")
+    hold_base(model, base)
+    model.train(), head.train()
+    torch.manual_seed(0)
+    wavs = torch.randn(3, 9600, device="cuda") * 0.1
+    labels = torch.arange(3, device="cuda")
+
+    def loss(lens=PADDED):
+        with torch.autocast("cuda", torch.bfloat16, enabled=base == "bf16"):
+            logits = head(model(wavs, lens))
+        return torch.nn.functional.cross_entropy(logits.float(), labels)
+
+    trained = [*model.trained_parameters().values(), *head.parameters()]
+    return model, loss, torch.optim.AdamW(trained, lr=1e-3, fused=True)
+
+
+@pytest.mark.parametrize("lens", [None, PADDED], ids=["whole", "padded"])
+@pytest.mark.parametrize("base", ["fp32", "bf16"])
+@pytest.mark.parametrize("family", ["ast", "wav2vec2", "xlsr", "wavlm", "whisper"])
+def test_no_step_waits(checkpoints, family, base, lens):
+    for case in CASES:
+        _, loss, optimizer = on_gpu(checkpoints[family], case, base)
+        loss(lens).backward()  # the first sets libraries up
+        optimizer.step()
+        torch.cuda.synchronize()
+        with host_waits("cuda") as waits:
+            loss(lens).backward()
+            torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 5.0)
+            optimizer.step()
+        assert waits == [], case
+
+
+def test_gpu_and_cpu_agree(checkpoints):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for case in ("lora", "conformer", "soft_moa"):
+        model, loss, _ = on_gpu(checkpoints["ast"], case)
+        model.eval()
+        found = loss()
+        held, held_loss, _ = on_gpu(checkpoints["ast"], case, "bf16")
+        held.eval()
+        assert held_loss().item() == pytest.approx(found.item(), abs=0.1)
+
+
+def test_compiled_layers_give_the_same(checkpoints):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model, loss, _ = on_gpu(checkpoints["ast"], "bottleneck")
+    expected = [loss(lens).item() for lens in (None, PADDED)]
+    compile_layers(model)
+    found = [loss(lens).item() for lens in (None, PADDED)]
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_computing_again_takes_less_memory(checkpoints):
+    peaks = []
+    for again in (False, True):
+        model, loss, _ = on_gpu(checkpoints["ast"], "lora")
+        if again:
+            compute_layers_again(model)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss().backward()
+        peaks.append(torch.cuda.max_memory_allocated() - before)
+        del model, loss
+    assert peaks[1] < peaks[0]
