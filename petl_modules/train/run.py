@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from petl_modules.train.results import (
 )
 from petl_modules.train.speedups import speed_up
 from petl_modules.use.adapter_file import save_adapter
+
+NEVER = sys.maxsize  # as many validations without a better one
 
 
 def run_one(
@@ -169,7 +172,9 @@ def make_brain(built: Built, prepared: Prepared, folder: Path) -> PetlBrain:
     return PetlBrain(
         task=task,
         task_model=built.make_task_model(built.model, built.head),
-        counter=Counter(built.training.number_of_epochs, built.training.patience),
+        counter=Counter(
+            built.training.number_of_epochs, built.training.patience or NEVER
+        ),
         loggers=loggers,
         hparams=built.values,
         opt_class=built.make_optimizer,
