@@ -36,6 +36,8 @@ def text() -> str:
         parts += own_knobs(f"## Of recipes over {name}\n", config, known)
     parts.append("## Of one recipe\n")
     for path in sorted(RECIPES.glob(f"**/{TRAIN}")):
+        if not (path.parent / HPARAMS).exists():
+            continue  # it has options of its own
         folder = path.parent
         config = recipe_config(folder / HPARAMS, prepare_of(folder))
         title = f"### {folder.relative_to(RECIPES)}\n"
