@@ -63,7 +63,7 @@ def measure(folder: Path, knobs: list[str]) -> None:
     )
     loader = batching(built.loading, sets["train"], brain.task, 0, shuffle=True)
     train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)
-    brain.num_batches, brain.judge_start = len(train), False
+    brain.judge_start = False
     brain.on_fit_start()
     print(f"start {time.perf_counter() - began:.2f} s, {len(train)} steps an epoch")
     for epoch in (1, 2, 3):
