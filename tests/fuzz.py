@@ -149,7 +149,7 @@ def odd_places(rng, options, data, hparams):
     """A folder is none."""
     del hparams
     odd = ["", "null", "/dev/null", "nowhere", "2024", "[a]", "~", "/proc/x", "x" * 300]
-    odd += [data.parent / "missing", next(data.rglob("*.wav"))]
+    odd += [data.parent / "missing", next(data.rglob("*.wav"), data)]
     options[rng.choice(PLACES)] = rng.choice(odd)
 
 
@@ -267,7 +267,7 @@ def outcome(prepare, hparams, options):
     errors = [x for x in said.getvalue().splitlines() if x.startswith("error: ")]
     if status == 0 or status is None:
         return "answered"
-    fine = status == 2 and len(errors) == 1 and errors[0].rstrip()[-1] in ".:)]"
+    fine = status == 2 and len(errors) == 1 and errors[0].rstrip()[-1] in ".?:)]"
     return "refused" if fine else f"{argv[1:]}\nstatus {status}, {said.getvalue()}"
 
 

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 import torch
@@ -113,9 +115,9 @@ def ffmpeg_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
     import av  # loads FFmpeg's libraries, which other data sets have no need of
 
     try:
-        # a file that is a list of others, or of addresses, is opened no further
-        options = {"protocol_whitelist": "none"}
-        with open(path, "rb") as stream, av.open(stream, options=options) as container:
+        # a file that is a list of addresses is followed to none of them
+        options = {"protocol_whitelist": "file"}
+        with opened(path) as file, av.open(file, options=options) as container:
             if not container.streams.audio:
                 raise Unreadable("it has no sound track")
             plain, kind, rate = None, None, None
@@ -134,6 +136,18 @@ def ffmpeg_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
         raise Unreadable(error.strerror) from None
     except (OSError, ValueError) as error:
         raise Unreadable(str(error).strip(" .")) from None
+
+
+@contextmanager
+def opened(path: str) -> Iterator[str | BinaryIO]:
+    """What PyAV opens: a path, or a stream where the path is not the UTF-8 it needs."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as stream:
+            yield stream
+    else:
+        yield path
 
 
 def arrays(frames: list, rate: int) -> Iterator[tuple[torch.Tensor, int]]:

@@ -118,7 +118,7 @@ def recordings(
     if speakers is None:
         chosen = [speaker for speaker in ENGLISH if speaker in there]
     else:  # yaml takes 0011 for a number
-        chosen = sorted(f"{s:04d}" if isinstance(s, int) else str(s) for s in speakers)
+        chosen = sorted(str(speaker).zfill(4) for speaker in speakers)
     absent = sorted(set(chosen) - set(there))
     if absent or not chosen:
         who = f"the speaker {absent[0]}" if absent else "any English speaker"
