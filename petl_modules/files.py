@@ -144,6 +144,12 @@ def lock(
         yield held
 
 
+def refuse_full(folder: Path) -> None:
+    """Raise a UserError for a folder that holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds something already: name a new folder.")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a file in UTF-8, whole or not at all; bytes of file names that are no
     UTF-8 stand in it as `\\udcxx`."""

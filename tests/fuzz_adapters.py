@@ -20,6 +20,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it
+
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_writer
@@ -350,7 +352,6 @@ def main():
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
     start = time.monotonic()
     problems, outcomes = fuzz(options.count, options.seed)

@@ -8,10 +8,12 @@ import pytest
 import torch
 from fuzz_adapters import fuzz, seal
 from safetensors.torch import load_file, save_file
-from tiny import tiny_checkpoint
+from tiny import CONVOLUTIONS, SIZES, save, tiny_checkpoint
+from transformers import HubertConfig, HubertModel
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead
@@ -217,3 +219,35 @@ def test_a_slice_of_the_fuzzer(tmp_path):
     assert not problems
     assert sum(outcomes.values()) == 60
     assert sum(n for (_, came), n in outcomes.items() if came == "refused") > 40
+
+
+def test_statistics_that_full_fine_tuning_gathers_are_kept(tmp_path):
+    sizes = {**SIZES, **CONVOLUTIONS, "conv_pos_batch_norm": True}
+    save(HubertModel(HubertConfig(**sizes)), "hubert", tmp_path / "hubert")
+    model = AdaptedModel(load_backbone(tmp_path / "hubert"), make_method("full"))
+    (norm,) = (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm1d))
+    norm.train()(torch.randn(4, norm.num_features, 9) + 1)
+    save_adapter(tmp_path / "a", model, ClassificationHead(32, 3), {"labels": LABELS})
+    shared = load_backbone(tmp_path / "hubert")
+    pretrained = {name: b.clone() for name, b in shared.named_buffers()}
+    turns = Turns(shared)
+    loaded = read_adapter(tmp_path / "a", shared).model
+    assert len(model.statistics()) == 3
+    for name, buffer in model.statistics().items():
+        assert torch.equal(loaded.statistics()[name], buffer)
+    tensors = loaded.backbone_tensors()
+    turns.give(None, {})
+    assert all(torch.equal(b, pretrained[n]) for n, b in shared.named_buffers())
+    turns.give(loaded, tensors)
+    (mean,) = (n for n in pretrained if n.endswith("running_mean"))
+    assert torch.equal(shared.get_buffer(mean), norm.running_mean)
+    # an adapter of an earlier version has none, and what was pretrained stays
+    path = tmp_path / "a" / "adapter.json"
+    settings = json.loads(path.read_text())
+    del settings["checksum"]
+    path.write_text(json.dumps({**settings, "format": 1}))
+    kept = load_file(tmp_path / "a" / "adapter.safetensors")
+    kept = {n: t for n, t in kept.items() if n not in model.statistics()}
+    save_file(kept, tmp_path / "a" / "adapter.safetensors")
+    again = read_adapter(tmp_path / "a").model.backbone
+    assert torch.equal(again.get_buffer(mean), pretrained[mean])

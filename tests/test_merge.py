@@ -1,6 +1,7 @@
 """What leaves the package computes the same elsewhere: merged checkpoints, PEFT."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -38,6 +39,11 @@ def lora(source, folder, **settings):
     return saved(source, folder, rank=2, alpha=6, targets=TARGETS, **settings)
 
 
+def umask():
+    os.umask(found := os.umask(0))
+    return found
+
+
 def clip():
     return torch.randn(1, SAMPLES, generator=torch.Generator().manual_seed(1)) * 0.1
 
@@ -65,6 +71,11 @@ def test_a_merged_folder_is_a_checkpoint_and_an_adapter(
     again = load_adapter(moved)
     torch.testing.assert_close(again.classify_batch(clip()), expected)
     assert "sdpa_with_prefix" not in (moved / "config.json").read_text()
+    if family != "whisper":
+        config = json.loads((moved / "config.json").read_text())
+        assert config["id2label"] == {"0": "a", "1": "b", "2": "c"}
+    modes = {path.stat().st_mode & 0o777 for path in moved.iterdir()}
+    assert modes == {0o666 & ~umask()}
     # transformers alone finds every weight
     theirs, info = AutoModel.from_pretrained(moved, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -143,3 +154,99 @@ def test_other_things_in_pefts_format_are_refused(checkpoints, tmp_path):
     other = saved(source, tmp_path / "other", "bottleneck")
     with pytest.raises(UserError, match="lora alone, not bottleneck"):
         peft_format.to_peft(read_adapter(other).model, tmp_path / "new")
+
+
+def lora_of_peft(peft, source, folder, **settings):
+    """A LoRA that PEFT trained, more or less, and what it makes of some tokens."""
+    torch.manual_seed(1)
+    targets = settings.pop("target_modules", ["q_proj", "v_proj"])
+    settings = {"r": 4, "lora_alpha": 6, "target_modules": targets, **settings}
+    model = peft.get_peft_model(
+        AutoModel.from_pretrained(source), peft.LoraConfig(**settings)
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder)
+    return model.base_model.model.eval()
+
+
+def test_rank_stabilised_lora_of_peft_has_its_scale(checkpoints, tmp_path):
+    peft = pytest.importorskip("peft")
+    source = checkpoints["wav2vec2"]
+    theirs = lora_of_peft(peft, source, tmp_path / "peft", use_rslora=True)
+    ours = peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    wav = clip()
+    torch.testing.assert_close(
+        ours(wav).hidden,
+        theirs(**features(wav, source)).last_hidden_state,
+        atol=1e-4,
+        rtol=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        ({"init_lora_weights": "pissa"}, "started by pissa"),
+        ({"init_lora_weights": "pissa_niter_4"}, "started by pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "started by olora"),
+        ({"use_dora": True}, "use_dora=True"),
+        ({"lora_bias": True}, "lora_bias=True"),
+        ({"bias": "all"}, "bias=all"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
+        ({"modules_to_save": ["feature_projection"]}, "extra"),
+        ({"target_modules": ["projection", "q_proj"]}, "extra"),
+    ],
+)
+def test_loras_of_peft_that_ours_is_not_are_refused(
+    checkpoints, tmp_path, settings, said
+):
+    peft = pytest.importorskip("peft")
+    source = checkpoints["wav2vec2"]
+    lora_of_peft(peft, source, tmp_path / "peft", **settings)
+    with pytest.raises(UserError, match=said) as caught:
+        peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_settings_of_peft_are_refused_and_huge_ranks_cost_nothing(
+    checkpoints, tmp_path
+):
+    source = checkpoints["wav2vec2"]
+    adapter = lora(source, tmp_path / "adapter")
+    peft_format.to_peft(read_adapter(adapter).model, tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for change, said in (
+        ({"tomorrows_lora": 3}, "tomorrows_lora=3"),
+        ({"r": 3_000_000}, "its r is 3000000"),
+        ({"r": "4"}, "r=4"),
+        ({"lora_alpha": float("nan")}, "lora_alpha=nan"),
+    ):
+        path.write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=said):
+            peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    path.write_text(json.dumps(config | {"tomorrows_lora": None}))
+    peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+
+
+def test_parts_and_layers_that_differ_come_back(checkpoints, tmp_path):
+    source = checkpoints["whisper"]  # two layers that hear, one that writes
+    model = AdaptedModel(load_backbone(source, decoder=True), make_method("lora"))
+    peft_format.to_peft(model, tmp_path / "whole")
+    again = peft_format.from_peft(
+        tmp_path / "whole", load_backbone(source, decoder=True)
+    )
+    assert again.petl.keys() == model.petl.keys()
+    methods = [
+        make_method("lora", rank=2, targets=["q", "v"], layers=[0]),
+        make_method("lora", rank=2, targets=["fc1"], layers=[1]),
+    ]
+    model = AdaptedModel(load_backbone(source), methods)
+    peft_format.to_peft(model, tmp_path / "parts")
+    again = peft_format.from_peft(tmp_path / "parts", load_backbone(source))
+    assert again.petl.keys() == model.petl.keys()
+    assert torch.equal(again(clip()).hidden, model.eval()(clip()).hidden)

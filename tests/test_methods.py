@@ -446,3 +446,20 @@ def test_batch_norm_over_valid_frames_is_torch_s_of_those_frames():
         for name in ("running_mean", "running_var"):
             pair = getattr(ours, name), getattr(theirs, name)
             torch.testing.assert_close(*pair, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["ast", "whisper", "wav2vec2"])
+def test_what_acts_beside_a_block_reads_what_is_put_before_it(family, checkpoints):
+    knobs = {"site": "ffn", "rank": 2, "train_norm": False}
+    before = {**knobs, "placement": "sequential", "position": "before"}
+    order = [("bottleneck", knobs), ("convpass", before)]
+    outputs, weights = [], None
+    for methods in (order, order[::-1]):
+        backbone = load_backbone(checkpoints[family])
+        model = AdaptedModel(backbone, [make_method(n, **k) for n, k in methods])
+        weights = weights or randomised(model.petl).state_dict()
+        model.petl.load_state_dict(weights)
+        generator = torch.Generator().manual_seed(0)
+        clip = torch.randn(1, 9000, generator=generator) * 0.1
+        outputs.append(model.eval()(clip).hidden)
+    torch.testing.assert_close(*outputs)

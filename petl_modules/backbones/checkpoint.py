@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +56,7 @@ class Checkpoint:
         self.location = str(SHIPPED.get(source, source))
         self.decoder, self.max_duration = decoder, max_duration
         self.spec_freq, self.spec_time = spec_freq, spec_time
-        self.is_folder = Path(self.location).is_dir()
+        self.is_folder = os.path.isdir(self.location)  # of impossible names too
 
     @cached_property
     def model_type(self) -> str:

@@ -199,16 +199,17 @@ class Site:
             hooks.register(self.exit.register_forward_hook, hook)
             return
 
-        # The site is no module of its own: remember z until its last module is done.
+        # The site is no module of its own: remember z until its last module is done. As
+        # of a module, it is what `before` made of it, whichever was hooked in first.
         inputs: list[Tensor] = []
 
-        def enter(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        def enter(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             inputs.append(first_input(args, kwargs))
 
         def leave(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
             return changed(inputs.pop(), output)
 
-        hooks.register(self.module.register_forward_pre_hook, enter)
+        hooks.register(self.module.register_forward_hook, enter)
         hooks.register(self.exit.register_forward_hook, leave)
 
     def add(self, function: Callable) -> None:

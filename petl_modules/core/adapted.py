@@ -180,6 +180,8 @@ class AdaptedModel(nn.Module):
             if id(parameter) in chosen:
                 name = name.removeprefix("model.")
                 self._train(f"backbone.{name}", parameter, "backbone", "")
+        for buffer in self.statistics().values():
+            buffer.data = buffer.data.clone()  # as in `_train`
 
     # Running
 
@@ -219,15 +221,30 @@ class AdaptedModel(nn.Module):
         spared = getattr(self.petl[key], "no_decay", ()) if key in self.petl else ()
         return parameter.ndim > 1 and inner not in spared
 
+    def statistics(self):
+        """What the backbone itself gathers in train mode, such as the means and
+        variances of a BatchNorm: `{name: buffer}`; not copies."""
+        follow = {m for module in self.awake for m in module.modules()}
+        follow -= {m for module in self.asleep for m in module.modules()}
+        kept = self.backbone.state_dict().keys()
+        return {
+            f"backbone.{name.removeprefix('model.')}": buffer
+            for path, module in self.backbone.named_modules()
+            for inner, buffer in module.named_buffers(recurse=False)
+            if module in follow and (name := f"{path}.{inner}".lstrip(".")) in kept
+        }
+
     def backbone_tensors(self):
-        """`{parameter of the backbone: its trained value}`; not copies."""
-        return {p: p.data for p in self._trained.values()}
+        """`{parameter or buffer of the backbone: its trained value}`; not copies."""
+        changed = (*self._trained.values(), *self.statistics().values())
+        return {tensor: tensor.data for tensor in changed}
 
     def trained_state(self):
         """All tensors that training changes, buffers included, by name; not copies."""
         return {
             **self.petl.state_dict(),
             **{n: p.data for n, p in self._trained.items()},
+            **{n: b.data for n, b in self.statistics().items()},
         }
 
     def load_trained_state(self, state):

@@ -16,7 +16,8 @@ class Turns:
 
     def __init__(self, backbone):
         self.backbone = backbone
-        self._pretrained = {p: p.data for p in backbone.parameters()}
+        tensors = (*backbone.parameters(), *backbone.buffers())
+        self._pretrained = {tensor: tensor.data for tensor in tensors}
 
     def give(self, model, tensors):
         """Let the backbone compute for a model, or as it was pretrained.
@@ -26,9 +27,9 @@ class Turns:
         model : object or None
             Whose functions act; None for nobody's.
         tensors : dict
-            `{parameter of the backbone: its value for the model}`, as of
+            `{parameter or buffer of the backbone: its value for the model}`, as of
             `AdaptedModel.backbone_tensors`.
         """
-        for parameter, pretrained in self._pretrained.items():
-            parameter.data = tensors.get(parameter, pretrained)
+        for tensor, pretrained in self._pretrained.items():
+            tensor.data = tensors.get(tensor, pretrained)
         self.backbone.serve(model)

@@ -57,6 +57,25 @@ def read_clip(
     return clip if most is None or len(clip) <= most else clip[:most].clone()
 
 
+def read_pieces(path: str | Path, sample_rate: int) -> Iterator[torch.Tensor]:
+    """The sound of a clip of any length, mixed to mono, in pieces `(samples,)` that
+    follow one another: of about a minute at most, so that memory is bounded.
+
+    Arguments
+    ---------
+    path : str or Path
+    sample_rate : int
+        Hz, to which it is resampled.
+
+    Raises
+    ------
+    UserError
+        As of `read_clip`.
+    """
+    for piece in resampled(mono(path), sample_rate, PIECE):
+        yield from piece.split(PIECE)
+
+
 def duration(path: str | Path) -> float:
     """Seconds of a clip, which is read to its end, since a header says little about
     what follows; raises what `read_clip` raises."""

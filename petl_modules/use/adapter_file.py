@@ -148,14 +148,19 @@ def read_adapter(
         backbone = load_its_backbone(folder, source)
     refuse_other_backbone(backbone, settings, folder)
     with reverting(backbone), torch.device("meta"):
-        expected = state(*build(settings, backbone, folder))
+        like, head = build(settings, backbone, folder)
+        expected = state(like, head)
+        if settings.format == 1:  # which kept no statistics of the backbone's own
+            lost = like.statistics().keys() - header.keys()
+            expected = {n: t for n, t in expected.items() if n not in lost}
     check_header(header, expected, folder / TENSORS)
     tensors = read_tensors(folder / TENSORS)
     with reverting(backbone, only_refused=True):
         model, head = build(settings, backbone, folder)
         with torch.no_grad():
-            for name, tensor in state(model, head).items():
-                tensor.copy_(tensors[name])
+            own = state(model, head)
+            for name, tensor in tensors.items():
+                own[name].copy_(tensor)
     info = settings.info.model_dump(exclude_unset=True)
     max_duration = settings.backbone.max_duration
     return Adapter(model.eval(), head.eval(), info, max_duration)
@@ -241,7 +246,8 @@ def reverting(backbone: Backbone, only_refused: bool = False) -> Iterator[None]:
     only_refused : bool
         Whether it is changed back only when an error is raised.
     """
-    before = {p: (p.data, p.requires_grad) for p in backbone.parameters()}
+    tensors = (*backbone.parameters(), *backbone.buffers())
+    before = {tensor: (tensor.data, tensor.requires_grad) for tensor in tensors}
     owner, done = backbone.points.hooks.owner, False
     try:
         yield
@@ -251,7 +257,7 @@ def reverting(backbone: Backbone, only_refused: bool = False) -> Iterator[None]:
             if backbone.points.hooks.owner is not owner:
                 backbone.forget(backbone.points.hooks.owner)
             backbone.serve(owner)
-            for parameter, (data, trains) in before.items():
-                parameter.data = data
-                parameter.requires_grad_(trains)
+            for tensor, (data, trains) in before.items():
+                tensor.data = data
+                tensor.requires_grad_(trains)
             backbone.eval()

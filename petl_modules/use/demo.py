@@ -12,12 +12,14 @@ import torch
 from matplotlib.figure import Figure
 
 from petl_modules.console import Parser
-from petl_modules.data import read_clip
+from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
 from petl_modules.use.inference import load_adapter
 
 SECONDS = 30.0  # of a clip that are used at most: a page should answer soon
 FFT_SIZE = 512
+# Requests that are answered at once and that may wait, and the largest file
+AT_ONCE, WAITING, LARGEST = 4, 64, "100mb"
 
 
 class Demo:
@@ -52,32 +54,38 @@ class Demo:
         """
         if path is None:
             return "", None, None, None
-        self.adapters.use(name)
         rate = self.adapters.backbone.sample_rate
         try:
-            clip = read_clip(path, rate)
+            used, length = self.beginning(path, name, rate)
         except UserError as error:
             # under the name that it came with, not the one that the server gave it
             return str(error).replace(str(path), Path(path).name), None, None, None
-        used = clip[: self.longest(rate)]
         probabilities, text = None, None
         if self.adapters.gives(name) == "text":
-            (text,) = self.adapters.transcribe_batch(used.unsqueeze(0))
+            (text,) = self.adapters.transcribe_batch(used.unsqueeze(0), None, [name])
         else:
-            (row,) = self.adapters.classify_batch(used.unsqueeze(0))
-            labels = self.adapters.labels
+            (row,) = self.adapters.classify_batch(used.unsqueeze(0), None, [name])
+            labels = self.adapters.labels_of(name)
             probabilities = dict(zip(labels, row.tolist(), strict=True))
         message = ""
-        if len(used) < len(clip):
-            whole, part = len(clip) / rate, len(used) / rate
+        if len(used) < length:
+            whole, part = length / rate, len(used) / rate
             message = f"The clip has {whole:.1f} s: the first {part:.1f} s are used."
         return message, probabilities, text, draw(used, rate)
 
-    def longest(self, rate):
-        """Samples of a clip that the adapter in use reads."""
-        seconds = min(SECONDS, self.adapters.max_duration or SECONDS)
-        samples = round(seconds * rate)
-        return min(samples, self.adapters.backbone.capacity() or samples)
+    def beginning(
+        self, path: str | Path, name: str, rate: int
+    ) -> tuple[torch.Tensor, int]:
+        """What an adapter reads of a clip `(samples,)`, and the samples of all of it,
+        which is never in memory whole."""
+        seconds = min(SECONDS, self.adapters.longest(name) or SECONDS)
+        most = round(seconds * rate)
+        most = min(most, self.adapters.backbone.capacity() or most)
+        kept, length = torch.zeros(0), 0
+        for piece in read_pieces(path, rate):
+            kept = torch.cat([kept, piece[: max(0, most - len(kept))]])
+            length += len(piece)
+        return kept, length
 
     def page(self):
         """The page, a `gradio.Blocks`."""
@@ -101,9 +109,16 @@ class Demo:
             figure = gradio.Plot(label="Waveform and spectrogram")
             shown = [message, classes, text, figure]
             for change in (clip.change, name.change):
-                # one at a time: the backbone serves one adapter
-                change(self.answer, [clip, name], shown, concurrency_id="backbone")
-        return page
+                # the backbone computes for one of them at a time, files are read and
+                # pictures drawn meanwhile
+                change(
+                    self.answer,
+                    [clip, name],
+                    shown,
+                    concurrency_id="answers",
+                    concurrency_limit=AT_ONCE,
+                )
+        return page.queue(max_size=WAITING)
 
 
 @torch.no_grad()
@@ -155,6 +170,6 @@ def main(argv: list[str] | None = None) -> None:
     for folder in others:
         adapters.add(folder)
     try:
-        Demo(adapters).page().launch(server_port=options.port)
+        Demo(adapters).page().launch(server_port=options.port, max_file_size=LARGEST)
     except OSError as error:
         raise UserError(f"The page cannot be served: {error}") from None

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from petl_modules.backbones import Backbone
-from petl_modules.data import read_clip
+from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError, known_device
 from petl_modules.use.adapter_file import load_its_backbone
 from petl_modules.use.engine import Engine
@@ -118,6 +118,14 @@ class Adapters:
     def gives(self, name: str) -> str:
         """What an adapter gives: label or text."""
         return self._named(name).gives
+
+    def labels_of(self, name: str) -> list[str]:
+        """The classes or symbols of an adapter."""
+        return self._named(name).labels
+
+    def longest(self, name: str) -> float | None:
+        """Seconds of a clip that an adapter reads, None for all."""
+        return self._named(name).max_duration
 
     def add(self, folder: str | Path, name: str | None = None) -> None:
         """Load one more adapter; the first that is added is put to use.
@@ -224,7 +232,7 @@ class Adapters:
         -------
         list of dict
             As of `classify_file`, or file and text; file and error for what cannot be
-            read.
+            read; duration and heard, in seconds, where only its beginning was heard.
         """
         names = self._names(adapters, len(paths))
         answers = []
@@ -241,39 +249,50 @@ class Adapters:
     def _answer_file(self, path: str | Path, gives: str, name: str | None) -> Answer:
         loaded = self._named(self.in_use if name is None else name)
         self._refuse_unless(gives, [loaded.name])
-        clip = self._read(path, loaded.name)
+        clip, told = self._read(path, loaded.name)
         (output,) = self._outputs(clip.unsqueeze(0), None, [loaded.name])
-        return loaded.answer(path, output)
+        return {**loaded.answer(path, output), **told}
 
-    def _read(self, path: str | Path, name: str) -> torch.Tensor:
-        """A clip that an adapter can hear, `(samples,)`."""
+    def _read(self, path: str | Path, name: str) -> tuple[torch.Tensor, Answer]:
+        """What an adapter hears of a clip, `(samples,)`, and how much of it that is
+        where it is not all: duration and heard, in seconds."""
         rate, most = self.backbone.sample_rate, self.backbone.capacity()
-        clip = read_clip(path, rate)
-        if self._loaded[name].max_duration is None and most and len(clip) > most:
+        seconds = self._loaded[name].max_duration
+        limit = most if seconds is None else round(seconds * rate)
+        pieces, kept, length = [], 0, 0
+        for piece in read_pieces(path, rate):
+            if limit is None or kept < limit:
+                pieces.append(piece if limit is None else piece[: limit - kept])
+                kept += len(pieces[-1])
+            length += len(piece)
+        if kept < length and seconds is None:
             raise UserError(
-                f"The clip {path} is {len(clip) / rate:.1f} s long, more than the "
-                f"{most / rate:.0f} s that {self.backbone.source} hears at once: cut "
-                "it into parts."
+                f"The clip {path} is {length / rate:.1f} s long, more than the "
+                f"{kept / rate:.0f} s that {self.backbone.source} hears at once: give "
+                "a window, as petl predict --window does, or cut it into parts."
             )
-        return clip
+        told = {"duration": round(length / rate, 3), "heard": round(kept / rate, 3)}
+        return torch.cat(pieces), told if kept < length else {}
 
     def _answer_batch(
         self, paths: Sequence[str | Path], names: Sequence[str]
     ) -> list[Answer]:
         """Answers for files that are read and computed together."""
-        answers, clips = [], []
+        answers: list[Any] = []
+        clips = []
         for path, name in zip(paths, names, strict=True):
             try:
-                clips.append(self._read(path, name))
-                answers.append(None)
+                clip, told = self._read(path, name)
+                clips.append(clip)
+                answers.append(told)
             except UserError as error:
                 answers.append({"file": str(path), "error": str(error)})
-        places = [i for i, answer in enumerate(answers) if answer is None]
+        places = [i for i, answer in enumerate(answers) if "error" not in answer]
         heard = self._answer_clips(
             clips, [paths[i] for i in places], [names[i] for i in places]
         )
         for place, answer in zip(places, heard, strict=True):
-            answers[place] = answer
+            answers[place] = {**answer, **answers[place]}
         return answers
 
     def _answer_clips(

@@ -8,18 +8,19 @@ decoder has a head of its own, and is whole as a checkpoint. Of a synthesiser FO
 a base with its voices.
 """
 
+import json
 from pathlib import Path
 
 from petl_modules.backbones import load_backbone, save_checkpoint
 from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel
-from petl_modules.errors import UserError
+from petl_modules.files import refuse_full, write_json
 from petl_modules.methods import make_method
 from petl_modules.tts.head import VoiceHead
 from petl_modules.use.adapter_file import HERE, read_adapter, save_adapter
 
 
-def merge(adapter, folder, source=None):
+def merge(adapter: str | Path, folder: str | Path, source: str | None = None) -> None:
     """Write a merged checkpoint.
 
     Arguments
@@ -45,6 +46,7 @@ def merge(adapter, folder, source=None):
         loaded.model.backbone.save(folder, speakers, loaded.head.state_dict())
         return
     save_checkpoint(loaded.model.backbone, folder)
+    say_labels(folder, loaded.info.get("labels"))
     if loaded.model.backbone.has_head:
         return
     # its fingerprint is that of the weights as they are now
@@ -53,10 +55,18 @@ def merge(adapter, folder, source=None):
     save_adapter(folder, plain, loaded.head, loaded.info, source=HERE)
 
 
-def refuse_full(folder):
-    """Raise a UserError for a folder that holds something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something already: name a new folder.")
+def say_labels(folder: Path, labels: list[str] | None) -> None:
+    """Give a checkpoint's config the classes, and its files the usual modes, which
+    safetensors makes the user's alone."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if labels:
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+    write_json(path, config)
+    usual = path.stat().st_mode
+    for file in filter(Path.is_file, folder.iterdir()):
+        file.chmod(usual)
 
 
 def main(argv: list[str] | None = None) -> None:

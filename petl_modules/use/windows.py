@@ -1,0 +1,199 @@
+"""Long recordings by windows: answers with their times, in bounded memory."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petl_modules.data.reading import read_pieces
+from petl_modules.errors import UserError
+from petl_modules.use.inference import Adapters
+from petl_modules.use.loaded import Answer
+
+OVERLAP = (
+    2  # windows that hear each moment, where labels are wanted and no hop is given
+)
+
+
+def answer_windows(
+    adapters: Adapters,
+    path: str | Path,
+    window: float,
+    hop: float | None = None,
+    adapter: str | None = None,
+    batch_size: int = 16,
+) -> list[Answer]:
+    """What is heard in each part of a recording of any length.
+
+    Labels are smoothed: each stretch of `hop` seconds has the mean of the probabilities
+    of all windows that hear it, and stretches of one label that follow one another are
+    one answer. Texts are those of windows that follow one another.
+
+    Arguments
+    ---------
+    adapters : Adapters
+    path : str or Path
+    window : float
+        Seconds that are heard at once.
+    hop : float or None
+        Seconds from one window to the next, for labels; None for half a window.
+    adapter : str or None
+        Whose answers; None for the one in use.
+    batch_size : int
+        How many windows are computed together.
+
+    Returns
+    -------
+    list of dict
+        file, start and end in seconds, and label, probability and probabilities, or
+        text.
+
+    Raises
+    ------
+    UserError
+        For a window that is longer than the adapter hears, a hop that leaves gaps, or a
+        file that cannot be read.
+    """
+    name = adapters.in_use if adapter is None else adapter
+    if name is None:
+        raise UserError("There is no adapter to answer.")
+    text = adapters.gives(name) == "text"
+    if hop is None:
+        hop = window if text else window / OVERLAP
+    refuse_lengths(adapters, name, window, hop, text)
+    rate = adapters.backbone.sample_rate
+    size, step = round(window * rate), max(1, round(hop * rate))
+    spans, outputs = [], []
+    found = windows(read_pieces(path, rate), size, step, whole=not text)
+    for batch in batched(found, batch_size):
+        wavs = torch.nn.utils.rnn.pad_sequence([clip for _, clip in batch], True)
+        counts = torch.tensor([len(clip) for _, clip in batch])
+        ask = adapters.transcribe_batch if text else adapters.classify_batch
+        outputs += ask(wavs, counts / wavs.shape[1], [name] * len(batch))
+        spans += [(start, start + len(clip)) for start, clip in batch]
+    if text:
+        answers = [
+            {"start": start, "end": end, "text": said}
+            for (start, end), said in zip(spans, outputs, strict=True)
+        ]
+    else:
+        answers = smoothed(spans, outputs, adapters.labels_of(name), step)
+    for answer in answers:
+        answer["start"] = round(answer["start"] / rate, 3)
+        answer["end"] = round(answer["end"] / rate, 3)
+    return [{"file": str(path), **answer} for answer in answers]
+
+
+# Helpers
+
+
+def refuse_lengths(
+    adapters: Adapters, name: str, window: float, hop: float, text: bool
+) -> None:
+    """Raise a UserError for windows that cannot be heard, or that leave gaps."""
+    samples, rate = adapters.backbone.capacity(), adapters.backbone.sample_rate
+    longest = [adapters.longest(name), None if samples is None else samples / rate]
+    most = min((seconds for seconds in longest if seconds is not None), default=None)
+    if most is not None and window > most:
+        raise UserError(
+            f"A window of {window} s is longer than the {most:g} s that {name} hears."
+        )
+    if hop > window:
+        raise UserError(
+            f"A hop of {hop} s is longer than the window of {window} s: it would leave "
+            "gaps."
+        )
+    if text and hop != window:
+        raise UserError(
+            f"{name} gives text, of which windows that overlap would repeat words: "
+            "give no hop."
+        )
+
+
+def windows(
+    pieces: Iterator[torch.Tensor], size: int, step: int, whole: bool = True
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Windows over sound that comes in pieces, each with its first sample's number.
+
+    The last one ends where the sound does.
+
+    Arguments
+    ---------
+    pieces : iterator of torch.Tensor
+        Each `(samples,)`.
+    size, step : int
+        Samples of a window, and from one to the next.
+    whole : bool
+        Whether the last one starts earlier than its turn, to be a window, or is short.
+    """
+    held, first, turn = torch.zeros(0), 0, 0
+    for piece in pieces:
+        held = torch.cat([held, piece])
+        while first + len(held) >= turn + size:
+            start = turn - first
+            yield turn, held[start : start + size].clone()
+            turn += step
+        # what the next window and the last one may need
+        keep = min(turn - first, len(held) - size)
+        if keep > 0:
+            held, first = held[keep:], first + keep
+    end = first + len(held)
+    if end > turn - step + size or turn == 0:
+        start = max(0, end - size) if whole else turn
+        if start < end:
+            yield start, held[start - first :]
+
+
+def smoothed(
+    spans: list[tuple[int, int]],
+    rows: list[torch.Tensor],
+    labels: list[str],
+    step: int,
+) -> list[dict[str, Any]]:
+    """One answer for each stretch of one label.
+
+    Arguments
+    ---------
+    spans : list of tuple
+        First and last sample of each window.
+    rows : list of torch.Tensor
+        Its probabilities `(classes,)`.
+    labels : list of str
+    step : int
+        Samples of a stretch.
+    """
+    end = spans[-1][1]
+    starts = list(range(0, end, step))
+    middles = (torch.tensor(starts) + step // 2).clamp(max=end - 1)
+    sums, heard = torch.zeros(len(starts), len(labels)), torch.zeros(len(starts), 1)
+    for (first, last), row in zip(spans, rows, strict=True):
+        inside = (middles >= first) & (middles < last)
+        sums[inside] += row
+        heard[inside] += 1
+    means = sums / heard
+    best = means.argmax(-1).tolist()
+    answers: list[dict[str, Any]] = []
+    cells: list[int] = []
+    for cell, label in enumerate(best):
+        cells.append(cell)
+        if cell + 1 == len(best) or best[cell + 1] != label:
+            values = [round(float(p), 6) for p in means[cells].mean(0)]
+            answers.append(
+                {
+                    "start": starts[cells[0]],
+                    "end": min(starts[cells[-1]] + step, end),
+                    "label": labels[label],
+                    "probability": values[label],
+                    "probabilities": dict(zip(labels, values, strict=True)),
+                }
+            )
+            cells = []
+    return answers
+
+
+def batched(items: Iterator, size: int) -> Iterator[list]:
+    """Lists of up to `size` items."""
+    while batch := list(islice(items, size)):
+        yield batch
