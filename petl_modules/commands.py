@@ -41,6 +41,7 @@ PURPOSES = {
         "embed": Command("petl_modules.use.embeddings", "vectors, and their picture"),
         "synthesize": Command("petl_modules.tts.synthesize", "speech from text"),
         "demo": Command("petl_modules.use.demo", "a page in the browser"),
+        "serve": Command("petl_modules.use.serve", "answers over HTTP"),
         "merge": Command("petl_modules.use.merge", "fold an adapter into its backbone"),
         "export": Command("petl_modules.use.export", "one ONNX file"),
         "peft": Command("petl_modules.use.peft_format", "a LoRA for the library PEFT"),

@@ -32,6 +32,21 @@ def test_probabilities_are_pytorchs(checkpoints, family, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.onnx"]
 
 
+def test_long_clips_are_cut_as_in_training(checkpoints, tmp_path):
+    adapter = saved(
+        checkpoints["wav2vec2"], tmp_path / "adapter", "bottleneck", max_duration=0.5
+    )
+    export.export(adapter, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.get_modelmeta().custom_metadata_map["max_duration"] == "0.5"
+    wavs = torch.randn(2, 20000) * 0.1
+    (theirs,) = session.run(None, {"wavs": wavs.numpy()})
+    ours = load_adapter(adapter).classify_batch(wavs)
+    torch.testing.assert_close(torch.from_numpy(theirs), ours, atol=1e-5, rtol=0)
+    (cut,) = session.run(None, {"wavs": wavs[:, :8000].numpy()})
+    torch.testing.assert_close(torch.from_numpy(theirs), torch.from_numpy(cut))
+
+
 def test_refusals(checkpoints, tmp_path, monkeypatch):
     adapter = saved(checkpoints["whisper"], tmp_path / "adapter", "bottleneck")
     with pytest.raises(UserError, match="no folder"):

@@ -10,7 +10,9 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,25 +22,28 @@ from petl_modules.files import whole
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.use.adapter_file import read_adapter
 
-WAVS, PROBABILITIES = "wavs", "probabilities"
+WAVS, CUT, PROBABILITIES = "wavs", "wavs_cut", "probabilities"
 SECONDS = 1.0  # of the clips that the graph is traced with
 TOLERANCE = 1e-4  # of probabilities
 
 
 class WholeClips(nn.Module):
     """Class probabilities `(batch, classes)` of clips `(batch, samples)` without
-    padding."""
+    padding, of which what comes after `longest` samples is cut off, as in training."""
 
-    def __init__(self, model, head):
+    def __init__(self, model: nn.Module, head: nn.Module, longest: int | None = None):
         super().__init__()
-        self.model, self.head = model, head
+        self.model, self.head, self.longest = model, head, longest
 
-    def forward(self, wavs):
+    def forward(self, wavs: torch.Tensor) -> torch.Tensor:
+        """Clips `(batch, samples)` to probabilities."""
+        if self.longest is not None:
+            wavs = wavs[:, : self.longest]
         tokens = self.model(wavs, all_layers=self.head.weighted_sum)
         return self.head(tokens).softmax(-1)
 
 
-def export(adapter, path, source=None):
+def export(adapter: str | Path, path: str | Path, source: str | None = None) -> float:
     """Write an ONNX file.
 
     Arguments
@@ -69,8 +74,10 @@ def export(adapter, path, source=None):
         raise UserError(
             f"The adapter {adapter} gives no labels: only classifiers are exported."
         )
-    module = WholeClips(loaded.model, loaded.head).eval()
-    rate = loaded.model.backbone.sample_rate
+    rate, seconds = loaded.model.backbone.sample_rate, loaded.max_duration
+    longest = None if seconds is None else round(seconds * rate)
+    module = WholeClips(loaded.model, loaded.head, longest).eval()
+    whole_module = WholeClips(loaded.model, loaded.head).eval()
     # two clips: of one, the exporter would make a graph for one
     wavs = torch.randn(2, round(SECONDS * rate)) * 0.1
     # bounds that spare the exporter what happens outside of them
@@ -79,7 +86,7 @@ def export(adapter, path, source=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
+            whole_module,
             (wavs,),
             dynamo=True,
             dynamic_shapes={WAVS: sizes},
@@ -89,11 +96,14 @@ def export(adapter, path, source=None):
         )
     model = program.model_proto
     facts = {"labels": json.dumps(loaded.info["labels"]), "sample_rate": str(rate)}
+    if longest is not None:
+        cut_clips(onnx, model, longest)
+        facts["max_duration"] = str(seconds)
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)
     with whole(path) as partial:
         onnx.save(model, partial)
-        difference = largest_difference(module, partial, wavs)
+        difference = largest_difference(module, partial, wavs, longest)
         if difference > TOLERANCE:
             raise UserError(
                 "ONNX Runtime's probabilities differ from PyTorch's by "
@@ -102,20 +112,41 @@ def export(adapter, path, source=None):
     return difference
 
 
+def cut_clips(onnx: Any, model: Any, longest: int) -> None:
+    """Let a graph read no more than `longest` samples of each clip. (The exporter would
+    ask in vain which of the two lengths is the shorter.)"""
+    graph = model.graph
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == WAVS:
+                node.input[place] = CUT
+    bounds = {f"{CUT}_start": 0, f"{CUT}_end": longest, f"{CUT}_axis": 1}
+    for name, value in bounds.items():
+        constant = onnx.numpy_helper.from_array(np.array([value], np.int64), name)
+        graph.initializer.append(constant)
+    graph.node.insert(0, onnx.helper.make_node("Slice", [WAVS, *bounds], [CUT]))
+
+
 @torch.no_grad()
-def largest_difference(module, path, wavs):
-    """Between PyTorch and ONNX Runtime, for other numbers of clips and samples too."""
+def largest_difference(
+    module: nn.Module, path: Path, wavs: torch.Tensor, longest: int | None = None
+) -> float:
+    """Between PyTorch and ONNX Runtime, for other numbers of clips and samples too, and
+    for a clip that is longer than is read."""
     _, onnxruntime = libraries()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     longer = torch.cat([wavs, wavs.flip(1)[:, : wavs.shape[1] // 3]], 1)
+    tried = [wavs, longer[:1], longer[[0, 1, 0]]]
+    if longest is not None:
+        tried.append(torch.randn(1, longest + wavs.shape[1]) * 0.1)
     differences = []
-    for clips in (wavs, longer[:1], longer[[0, 1, 0]]):
+    for clips in tried:
         (theirs,) = session.run([PROBABILITIES], {WAVS: clips.numpy()})
         differences.append((module(clips) - torch.from_numpy(theirs)).abs().max())
     return float(max(differences))
 
 
-def libraries():
+def libraries() -> tuple[Any, Any]:
     """The modules onnx and onnxruntime."""
     try:
         import onnx

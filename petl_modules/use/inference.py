@@ -288,20 +288,30 @@ class Adapters:
             except UserError as error:
                 answers.append({"file": str(path), "error": str(error)})
         places = [i for i, answer in enumerate(answers) if "error" not in answer]
-        heard = self._answer_clips(
+        heard = self.answer_clips(
             clips, [paths[i] for i in places], [names[i] for i in places]
         )
         for place, answer in zip(places, heard, strict=True):
             answers[place] = {**answer, **answers[place]}
         return answers
 
-    def _answer_clips(
+    def answer_clips(
         self,
         clips: Sequence[torch.Tensor],
         paths: Sequence[str | Path],
         names: Sequence[str],
     ) -> list[Answer]:
-        """Answers for clips; one by one if the backbone refuses one of them."""
+        """Answers for clips in one batch; one by one if the backbone refuses one.
+
+        Arguments
+        ---------
+        clips : list of torch.Tensor
+            Each `(samples,)`, at the backbone's rate.
+        paths : list of str or Path
+            What to call them.
+        names : list of str
+            Each clip's adapter.
+        """
         if not clips:
             return []
         wavs = pad_sequence(clips, batch_first=True)
@@ -312,7 +322,7 @@ class Adapters:
             if len(clips) == 1:
                 return [{"file": str(paths[0]), "error": f"{paths[0]}: {error}"}]
             alone = zip(clips, paths, names, strict=True)
-            return [self._answer_clips(*([part] for part in one))[0] for one in alone]
+            return [self.answer_clips(*([part] for part in one))[0] for one in alone]
         return [
             self._loaded[name].answer(path, output)
             for path, name, output in zip(paths, names, outputs, strict=True)
