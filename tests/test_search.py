@@ -31,6 +31,8 @@ def runs(monkeypatch):
         result["metrics"] = {"valid": {"loss": 0.0, "accuracy": accuracy}}
         (folder / "results.json").write_text(json.dumps(result))
         (folder / "hyperparams.yaml").write_text(config.text())
+        for name in ("adapter.json", "adapter.safetensors"):
+            (folder / name).write_text("something")
 
     monkeypatch.setattr(searching, "run_job", run_job)
     return configs
@@ -112,3 +114,17 @@ def test_no_search_looks_at_the_test_set(runs, tmp_path):
     with pytest.raises(UserError, match="validation set alone"):
         search("ESC50", {**SETTINGS, "test": True}, 3, tmp_path)
     assert not runs
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("harm", ["torn", "overwritten"])
+def test_a_journal_that_is_damaged_is_taken_up_before_that(runs, tmp_path, where, harm):
+    search("ESC50", SETTINGS, 4, tmp_path)
+    journal = tmp_path / "trials.log"
+    content = journal.read_bytes()
+    place = int(where * len(content))
+    rest = b"" if harm == "torn" else b"\x00" * 40 + content[place + 40 :]
+    journal.write_bytes(content[:place] + rest)
+    assert search("ESC50", SETTINGS, 4, tmp_path)["lr"] > 0
+    for line in journal.read_text().splitlines():
+        json.loads(line)

@@ -6,6 +6,9 @@ recipe may be given, and holds for all trials. The same command goes on with a s
 that was interrupted.
 """
 
+import itertools
+import json
+import logging
 import sys
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from optuna.trial import TrialState
 
 from petl_modules.console import Parser, above_zero
 from petl_modules.errors import UserError
-from petl_modules.files import lock
+from petl_modules.files import lock, whole
 from petl_modules.grid.jobs import LOCK, Job, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
@@ -24,6 +27,8 @@ from petl_modules.train.config import load_config, split
 from petl_modules.train.labels import apart, as_text, folder_name
 from petl_modules.train.recipes import HPARAMS
 from petl_modules.train.results import HARMLESS
+
+logger = logging.getLogger(__name__)
 
 RANGE = 10  # times smaller and larger than the method's own learning rate
 WIDTHS = {"rank", "reduction_rate"}
@@ -113,7 +118,9 @@ def take_up(folder, config):
     Trials that were under way are proposed once more: their runs go on.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(folder / "trials.log")))
+    journal = folder / "trials.log"
+    mend(journal)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(
         storage=storage,
         study_name="search",
@@ -142,6 +149,27 @@ def take_up(folder, config):
     if not study.get_trials(states=[TrialState.COMPLETE, TrialState.WAITING]):
         study.enqueue_trial({"lr": config["lr"]})
     return study
+
+
+def mend(journal: Path) -> None:
+    """Cut a journal off before the first line that is not whole: what was written there
+    when a process was killed, or the disk was full, comes again."""
+    if not journal.exists():
+        return
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole_lines = list(itertools.takewhile(is_whole, lines))
+    if len(whole_lines) < len(lines):
+        logger.warning("%s is damaged: the search goes on before that.", journal)
+        with whole(journal) as partial:
+            partial.write_bytes(b"".join(whole_lines))
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line of a journal is a record."""
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def space_of(config):
