@@ -1,5 +1,7 @@
 """How the layers of an adapted model are run: compiled, or computed again."""
 
+from typing import Any
+
 import torch
 
 from petl_modules.core.adapted import AdaptedModel
@@ -9,16 +11,22 @@ from petl_modules.errors import UserError
 RECOMPILE_LIMIT = 64  # graphs of one layer's code, where layers differ
 
 
-def compile_layers(model: AdaptedModel) -> None:
+def compile_layers(model: AdaptedModel, **options: Any) -> None:
     """Compile every Transformer layer with what is hooked into it.
 
     Layers that are alike share their graphs: one is made for the first length, one for
     all others, and again where padding is masked.
+
+    Arguments
+    ---------
+    model : AdaptedModel
+    **options
+        For `torch.compile`.
     """
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     for points in model.parts.values():
         for layer in points.layers:
-            layer.module.compile()
+            layer.module.compile(**options)
 
 
 def compute_layers_again(model: AdaptedModel) -> None:

@@ -1,15 +1,38 @@
-"""Batches that threads read ahead of whoever trains on them.
+"""What threads read ahead of whoever computes with it.
 
 Decoding and resampling leave Python to itself, so that threads do it side by side, and
 share one cache of clips, which processes could not.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import torch
 from speechbrain.dataio.dataloader import SaveableDataLoader
+
+
+def ahead(
+    function: Callable[[Any], Any], items: Iterable, threads: int
+) -> Iterator[Any]:
+    """`function(item)` of items in their order, with as many threads at work on the
+    next ones; 0 threads compute each when it is asked for."""
+    if not threads:
+        yield from map(function, items)
+        return
+    waiting, pool = iter(items), ThreadPoolExecutor(threads)
+    under_way: deque = deque()
+    try:
+        while True:
+            for item in waiting:
+                under_way.append(pool.submit(function, item))
+                if len(under_way) > threads:
+                    break
+            if not under_way:
+                return
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class AheadLoader(SaveableDataLoader):
@@ -19,7 +42,7 @@ class AheadLoader(SaveableDataLoader):
     ---------
     dataset : speechbrain.dataio.dataset.DynamicItemDataset
     threads : int
-        As many batches are under way; 0 prepares each when it is asked for.
+        0 prepares each batch when it is asked for.
     **kwargs
         For `torch.utils.data.DataLoader`.
     """
@@ -28,15 +51,17 @@ class AheadLoader(SaveableDataLoader):
         super().__init__(dataset, **kwargs)
         self.threads = threads
 
-    def __iter__(self) -> Iterator:
-        iterator = super().__iter__()
-        if self.threads:
-            iterator = Ahead(self, iterator)
-        self._speechbrain_iterator = iterator
-        return iterator
+    def batch(self, chosen: list[int]) -> Any:
+        """The batch of some clips; may run in any thread."""
+        found = self.collate_fn([self.dataset[i] for i in chosen])
+        return found.pin_memory() if self.pin_memory else found
+
+    def __iter__(self) -> "AheadBatches":
+        self._speechbrain_iterator = AheadBatches(self, super().__iter__())
+        return self._speechbrain_iterator
 
 
-class Ahead:
+class AheadBatches:
     """An epoch's batches in their order.
 
     Arguments
@@ -52,36 +77,14 @@ class Ahead:
         for.
     """
 
-    def __init__(self, loader: AheadLoader, inner: Iterator) -> None:
+    def __init__(self, loader: AheadLoader, inner: Any) -> None:
         self._num_yielded = inner._num_yielded
-        self.indices = inner._sampler_iter
-        self.dataset, self.collate = loader.dataset, loader.collate_fn
-        self.pin = torch.cuda.is_available()
-        self.pool = ThreadPoolExecutor(loader.threads, thread_name_prefix="ahead")
-        self.under_way: deque = deque()
-        self.depth = loader.threads + 1
+        self._batches = ahead(loader.batch, inner._sampler_iter, loader.threads)
 
-    def __iter__(self) -> "Ahead":
+    def __iter__(self) -> "AheadBatches":
         return self
 
     def __next__(self):
-        while len(self.under_way) < self.depth:
-            try:
-                chosen = next(self.indices)
-            except StopIteration:
-                break
-            self.under_way.append(self.pool.submit(self.batch, chosen))
-        if not self.under_way:
-            self.pool.shutdown(wait=False)
-            raise StopIteration
-        batch = self.under_way.popleft().result()
+        batch = next(self._batches)
         self._num_yielded += 1
         return batch
-
-    def batch(self, chosen: list[int]):
-        """A batch of some clips, in memory that a GPU can read by itself."""
-        batch = self.collate([self.dataset[i] for i in chosen])
-        return batch.pin_memory() if self.pin else batch
-
-    def __del__(self) -> None:
-        self.pool.shutdown(wait=False, cancel_futures=True)

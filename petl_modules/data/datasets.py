@@ -9,9 +9,10 @@ from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSa
 from torch.utils.data import BatchSampler
 
 from petl_modules.data.batch import Batch
+from petl_modules.data.clip_cache import Clips
 from petl_modules.data.feature_cache import cached_features, mib_of_features
 from petl_modules.data.loading import Loading
-from petl_modules.data.reading import read_clip
+from petl_modules.data.ready import Ready
 from petl_modules.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def make_datasets(
     loading: Loading,
     device,
     feature_folder: Path | None = None,
+    clip_folder: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """The data sets of a run, by split.
@@ -44,6 +46,8 @@ def make_datasets(
         Where features are computed.
     feature_folder : Path or None
         Where they are kept; None where they are to be computed anew in every epoch.
+    clip_folder : Path or None
+        Where decoded clips are kept that memory has no room for; None: nowhere.
     progress : bool
         Whether a bar is shown while they are computed.
 
@@ -59,14 +63,16 @@ def make_datasets(
         For a target that the task does not know, a clip that is too long for the
         backbone, or if nothing is left to train on.
     """
-    sets = {}
+    rate, sets = model.backbone.sample_rate, {}
+    clips = Clips(
+        rate,
+        loading.max_duration if task.cuts else None,
+        loading.audio_cache_mib,
+        clip_folder,
+        loading.disk_cache_mib,
+    )
     for split in ("train", "valid", "test"):
-        sets[split] = make_dataset(
-            getattr(prepared, split),
-            model.backbone.sample_rate,
-            loading.max_duration if task.cuts else None,
-            loading.audio_cache_mib,
-        )
+        sets[split] = make_dataset(getattr(prepared, split), rate, clips=clips)
         task.add_targets(sets[split])
     for split in task.fitted:
         sets[split] = fitting(sets[split], loading, model.backbone, task, split)
@@ -82,13 +88,21 @@ def make_datasets(
                 loading.batch_size,
                 device,
                 progress,
+                loading.threads,
             )
             dataset.add_dynamic_item(known.get, takes="wav", provides="features")
             dataset.set_output_keys(["id", "wav", "features", task.target])
+            dataset.ready = Ready.of(dataset, known, task.target, device)
     return sets
 
 
-def make_dataset(manifest, sample_rate, max_duration=None, cache_mib=1024):
+def make_dataset(
+    manifest,
+    sample_rate: int,
+    max_duration: float | None = None,
+    cache_mib: float = 1024,
+    clips: Clips | None = None,
+):
     """A SpeechBrain data set of one manifest.
 
     Arguments
@@ -99,30 +113,22 @@ def make_dataset(manifest, sample_rate, max_duration=None, cache_mib=1024):
     max_duration : float or None
         Seconds after which clips are cut.
     cache_mib : float
-        Decoded clips of this data set kept in memory, in MiB: decoding and resampling
-        costs milliseconds a clip, which would come again every epoch. Clips that find
-        no room are decoded each time.
+        Decoded clips that are kept in memory, in MiB.
+    clips : Clips or None
+        What decodes and keeps clips, in the place of the last three: data sets may
+        share one.
 
     Returns
     -------
     speechbrain.dataio.dataset.DynamicItemDataset
         With id, wav, and sig: `(samples,)`; a task adds its targets.
     """
-    memory, room = {}, [cache_mib * 2**20]
-
-    def sig(wav):
-        if wav in memory:
-            return memory[wav]
-        clip = read_clip(wav, sample_rate, max_duration)
-        size = clip.numel() * clip.element_size()
-        if size <= room[0]:
-            memory[wav] = clip
-            room[0] -= size
-        return clip
-
+    sig = clips or Clips(sample_rate, max_duration, cache_mib)
     return sb.dataio.dataset.DynamicItemDataset.from_json(
         manifest,
-        dynamic_items=[{"func": sig, "takes": "wav", "provides": "sig"}],
+        dynamic_items=[
+            {"func": lambda wav: sig(wav), "takes": "wav", "provides": "sig"}
+        ],
         output_keys=["id", "wav", "sig"],
     )
 

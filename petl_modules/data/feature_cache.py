@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from petl_modules.core.precision import base_precision
+from petl_modules.data.ahead import ahead
 from petl_modules.data.tensor_cache import TensorCache
 from petl_modules.files import digest, listing
 
@@ -15,7 +17,9 @@ logger = logging.getLogger(__name__)
 PART_SECONDS = 60  # of work that a kill can lose
 
 
-def cached_features(folder, model, head, dataset, batch_size, device, progress=True):
+def cached_features(
+    folder, model, head, dataset, batch_size, device, progress=True, threads=0
+):
     """The features that the head reads of every clip of a data set.
 
     Arguments
@@ -33,6 +37,8 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     device : str or torch.device
     progress : bool
         Whether a bar is shown.
+    threads : int
+        That read clips ahead.
 
     Returns
     -------
@@ -47,18 +53,19 @@ def cached_features(folder, model, head, dataset, batch_size, device, progress=T
     # clips of one length go together, so that nothing is padded for nothing
     missing.sort(key=lambda i: dataset.data[dataset.data_ids[i]]["duration"])
     batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
-    bar = tqdm(batches, desc="features", leave=False, disable=not progress)
+    bar = tqdm(total=len(batches), desc="features", leave=False, disable=not progress)
     part, began = {}, time.monotonic()
-    with torch.no_grad():
-        for batch in bar:
-            clips = [dataset[i] for i in batch]
+    read = ahead(lambda batch: [dataset[i] for i in batch], batches, threads)
+    with torch.no_grad(), bar:
+        for place, clips in enumerate(read):
             sigs = [clip["sig"] for clip in clips]
             padded = torch.nn.utils.rnn.pad_sequence(sigs, batch_first=True).to(device)
             lens = torch.tensor([len(sig) / padded.shape[1] for sig in sigs])
-            features, counts = model.features(padded, lens.to(device), head)
+            features, counts = model.features(padded, lens, head)
             for clip, steps, n in zip(clips, features.cpu(), counts, strict=True):
                 part[names[clip["wav"]]] = steps[:n].clone()
-            if batch is batches[-1] or time.monotonic() - began > PART_SECONDS:
+            bar.update()
+            if place == len(batches) - 1 or time.monotonic() - began > PART_SECONDS:
                 cache.add(part)
                 part, began = {}, time.monotonic()
     cached = len(wavs) - len(missing)
@@ -87,6 +94,8 @@ def key_of(model, head):
         "weighted_sum": head.weighted_sum,
         "normalize_layers": head.normalize_layers,
     }
+    if base_precision(model) != "fp32":
+        facts["base_precision"] = base_precision(model)
     return digest(facts)[:20]
 
 

@@ -24,6 +24,9 @@ class Loading(Section):
         lengths; null for batches of any clips.
     audio_cache_mib : int
         Mebibytes of decoded clips, or of cached features, that are kept in memory.
+    disk_cache_mib : int
+        Mebibytes of decoded clips in a file under output_folder, for those that memory
+        has no room for and for later runs; 0: none.
     num_workers : int or None
         Threads that read clips ahead; null for one a core, 8 at most, 0 for none.
     feature_cache : bool
@@ -35,6 +38,7 @@ class Loading(Section):
     batch_size: PositiveInt = 32
     max_batch_seconds: Positive | None = None
     audio_cache_mib: Count = 1024
+    disk_cache_mib: Count = 16384
     num_workers: Annotated[int, Range(0, 256)] | None = None
     feature_cache: bool = True
 

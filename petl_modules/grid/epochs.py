@@ -59,7 +59,13 @@ def measure(folder: Path, knobs: list[str]) -> None:
     brain = make_brain(built, prepared, folder / "run")
     speed_up(built.model, built.machine, brain.device)
     sets = make_datasets(
-        prepared, brain.task, built.model, built.head, built.loading, brain.device, None
+        prepared,
+        brain.task,
+        built.model,
+        built.head,
+        built.loading,
+        brain.device,
+        clip_folder=built.clip_folder,
     )
     loader = batching(built.loading, sets["train"], brain.task, 0, shuffle=True)
     train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)

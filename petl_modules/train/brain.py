@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from speechbrain.utils.checkpoints import average_checkpoints
 
-from petl_modules.data.ahead import AheadLoader
+from petl_modules.data.ready import loader_of
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import padded
 from petl_modules.train.losses import Losses
@@ -57,7 +57,7 @@ class PetlBrain(sb.Brain):
         """The head's output of a batch."""
         batch = batch.to(self.device, non_blocking=True)
         if stage == sb.Stage.TRAIN:
-            torch.manual_seed(self._batch_seed())
+            self._seed(self._batch_seed())
         if hasattr(batch, "features"):
             return self.modules.task(features=padded(batch.features))
         if stage == sb.Stage.TRAIN:
@@ -123,7 +123,7 @@ class PetlBrain(sb.Brain):
         """As SpeechBrain's; threads read ahead."""
         if stage == sb.Stage.TRAIN:
             loader_kwargs = self._train_loader_specifics(dataset, loader_kwargs)
-        loader = AheadLoader(dataset, **loader_kwargs)
+        loader = loader_of(dataset, pin_memory=self.on_gpu, **loader_kwargs)
         if self.checkpointer is not None and ckpt_prefix is not None:
             self.checkpointer.add_recoverable(ckpt_prefix + stage.name, loader)
         return loader
@@ -283,6 +283,12 @@ class PetlBrain(sb.Brain):
         self.losses.look()
         self.avg_train_loss = self.losses.mean
         super()._save_intra_epoch_ckpt()
+
+    def _seed(self, value):
+        """As torch.manual_seed, which looks at every kind of device there may be."""
+        torch.default_generator.manual_seed(value)
+        if self.on_gpu:
+            torch.cuda.manual_seed(value)
 
     def _batch_seed(self):
         rank = getattr(self, "rank", 0) or 0

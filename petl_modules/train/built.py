@@ -74,6 +74,11 @@ class Built:
         return Machine.of(self.values)
 
     @property
+    def clip_folder(self) -> Path:
+        """Where decoded clips are kept that memory has no room for."""
+        return Path(self.experiment.output_folder) / "audio_cache"
+
+    @property
     def feature_folder(self) -> Path | None:
         """Where the head's features are kept, if no knob changes them from epoch to
         epoch."""

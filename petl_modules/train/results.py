@@ -30,6 +30,7 @@ HARMLESS = {
     "device",
     "num_workers",
     "audio_cache_mib",
+    "disk_cache_mib",
     "noprogressbar",
     "ckpt_interval_minutes",
     "ckpt_interval_steps",

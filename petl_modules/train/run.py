@@ -126,6 +126,7 @@ def trained(
         built.loading,
         brain.device,
         built.feature_folder,
+        built.clip_folder,
         progress=not built.machine.noprogressbar,
     )
     refuse_long_clips(sets, brain.task, built.model.backbone, built.loading)

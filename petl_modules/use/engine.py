@@ -12,7 +12,7 @@ from petl_modules.core.masking import sample_counts, valid
 from petl_modules.core.tokens import Tokens
 from petl_modules.core.transfer import to_device
 from petl_modules.core.turns import Turns
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, one_of
 from petl_modules.tts.head import VoiceHead
 from petl_modules.use.adapter_file import read_adapter
 from petl_modules.use.loaded import Loaded
@@ -31,6 +31,8 @@ class Engine:
     backbone : Backbone
         With its pretrained weights.
     device : str
+    precision : str
+        fp32, or bf16 for autocast.
 
     Attributes
     ----------
@@ -38,8 +40,11 @@ class Engine:
         `{name: Loaded}`, in the order in which they were added.
     """
 
-    def __init__(self, backbone: Backbone, device: str = "cpu"):
+    def __init__(
+        self, backbone: Backbone, device: str = "cpu", precision: str = "fp32"
+    ):
         self.device = torch.device(device)
+        self.narrow = one_of("precision", precision, ("fp32", "bf16")) == "bf16"
         self.backbone = backbone.to(self.device)
         self.loaded: dict[str, Loaded] = {}
         self._mixed: MixedModel | None = None
@@ -86,7 +91,9 @@ class Engine:
         names : list of str
             Each clip's adapter.
         """
-        with self._lock, torch.no_grad():
+        kind = self.device.type
+        autocast = torch.autocast(kind, torch.bfloat16, enabled=self.narrow)
+        with self._lock, torch.no_grad(), autocast:
             return self._outputs(wavs, wav_lens, names)
 
     def _outputs(

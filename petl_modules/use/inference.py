@@ -14,11 +14,14 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from petl_modules.backbones import Backbone
+from petl_modules.data.ahead import ahead
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError, known_device
 from petl_modules.use.adapter_file import load_its_backbone
 from petl_modules.use.engine import Engine
 from petl_modules.use.loaded import Answer, Loaded
+
+THREADS = 2  # that read files ahead
 
 
 def load_adapter(
@@ -26,6 +29,7 @@ def load_adapter(
     name: str | None = None,
     source: str | None = None,
     device: str = "cpu",
+    precision: str = "fp32",
 ) -> "Adapters":
     """A trained adapter on its backbone, ready for recordings; more can be added.
 
@@ -38,6 +42,8 @@ def load_adapter(
     source : str or None
         Where the backbone is now, if not where the adapter says.
     device : str
+    precision : str
+        fp32, or bf16 for products in bfloat16.
 
     Returns
     -------
@@ -60,7 +66,7 @@ def load_adapter(
     'happy'
     """
     device = known_device(device)
-    adapters = Adapters(load_its_backbone(folder, source), device)
+    adapters = Adapters(load_its_backbone(folder, source), device, precision)
     adapters.add(folder, name)
     return adapters
 
@@ -80,10 +86,14 @@ class Adapters:
     backbone : Backbone
         With its pretrained weights.
     device : str
+    precision : str
+        fp32 or bf16.
     """
 
-    def __init__(self, backbone: Backbone, device: str = "cpu"):
-        self._engine = Engine(backbone, device)
+    def __init__(
+        self, backbone: Backbone, device: str = "cpu", precision: str = "fp32"
+    ):
+        self._engine = Engine(backbone, device, precision)
         self._loaded = self._engine.loaded
         self._common: str | None = None  # the choice of the thread that is here now
         self._own = threading.local()
@@ -235,11 +245,14 @@ class Adapters:
             read; duration and heard, in seconds, where only its beginning was heard.
         """
         names = self._names(adapters, len(paths))
+        # on a GPU, which padding keeps from sound, like lengths are sought among more
+        size = batch_size if self._engine.device.type == "cpu" else 4 * batch_size
+        parts = [slice(i, i + size) for i in range(0, len(paths), size)]
+        read = ahead(lambda s: self._read_all(paths[s], names[s]), parts, THREADS)
         answers = []
         bar = tqdm(total=len(paths), desc="clips", leave=False, disable=not progress)
-        for start in range(0, len(paths), batch_size):
-            part = slice(start, start + batch_size)
-            answers += self._answer_batch(paths[part], names[part])
+        for part, clips in zip(parts, read, strict=True):
+            answers += self._answer_read(paths[part], names[part], clips, batch_size)
             bar.update(len(answers) - bar.n)
         bar.close()
         return answers
@@ -274,25 +287,41 @@ class Adapters:
         told = {"duration": round(length / rate, 3), "heard": round(kept / rate, 3)}
         return torch.cat(pieces), told if kept < length else {}
 
-    def _answer_batch(
+    def _read_all(
         self, paths: Sequence[str | Path], names: Sequence[str]
-    ) -> list[Answer]:
-        """Answers for files that are read and computed together."""
-        answers: list[Any] = []
-        clips = []
+    ) -> list[tuple[torch.Tensor | None, Answer]]:
+        """Clips and what is told of them; no clip and an error for what cannot be
+        read."""
+        found: list[tuple[torch.Tensor | None, Answer]] = []
         for path, name in zip(paths, names, strict=True):
             try:
-                clip, told = self._read(path, name)
-                clips.append(clip)
-                answers.append(told)
+                found.append(self._read(path, name))
             except UserError as error:
-                answers.append({"file": str(path), "error": str(error)})
-        places = [i for i, answer in enumerate(answers) if "error" not in answer]
-        heard = self.answer_clips(
-            clips, [paths[i] for i in places], [names[i] for i in places]
-        )
-        for place, answer in zip(places, heard, strict=True):
-            answers[place] = {**answer, **answers[place]}
+                found.append((None, {"file": str(path), "error": str(error)}))
+        return found
+
+    def _answer_read(
+        self,
+        paths: Sequence[str | Path],
+        names: Sequence[str],
+        read: list[tuple[torch.Tensor | None, Answer]],
+        batch_size: int,
+    ) -> list[Answer]:
+        """Answers for what was read, clips of like lengths together."""
+        clips = {i: clip for i, (clip, _) in enumerate(read) if clip is not None}
+        answers = [told for _, told in read]
+        places = list(clips)
+        if len(places) > batch_size:
+            places.sort(key=lambda i: len(clips[i]))
+        for start in range(0, len(places), batch_size):
+            chosen = places[start : start + batch_size]
+            heard = self.answer_clips(
+                [clips[i] for i in chosen],
+                [paths[i] for i in chosen],
+                [names[i] for i in chosen],
+            )
+            for place, answer in zip(chosen, heard, strict=True):
+                answers[place] = {**answer, **answers[place]}
         return answers
 
     def answer_clips(

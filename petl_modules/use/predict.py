@@ -48,9 +48,13 @@ def main(argv: list[str] | None = None) -> int:
     add("--batch_size", type=above_zero, default=16, help=size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, help="Where to compute (%(default)s).")
+    precision = "The precision of products (%(default)s)."
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help=precision)
     options = parser.parse_args(argv)
     refuse_together(options)
-    adapters = load_adapter(options.adapter, None, options.source, options.device)
+    adapters = load_adapter(
+        options.adapter, None, options.source, options.device, options.precision
+    )
     found = {path: recordings(path) for path in options.paths}
     files = list(dict.fromkeys(file for inside in found.values() for file in inside))
     if options.window is None:

@@ -1,0 +1,100 @@
+"""Batches of features that lie on the device already: an epoch of a linear probe is
+then a handful of products, and no clip is gathered by itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from speechbrain.dataio.batch import PaddedData
+from torch import Tensor
+
+from petl_modules.data.ahead import AheadLoader
+
+
+class Ready:
+    """The features and targets of a data set's clips, side by side.
+
+    Arguments
+    ---------
+    features : Tensor
+        `(clips, steps, layers, hidden)`, on the device.
+    targets : Tensor
+        `(clips,)`, whole numbers on the CPU.
+    ids, wavs : list of str
+    target : str
+        What the targets are called.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        ids: list[str],
+        wavs: list[str],
+        target: str,
+    ) -> None:
+        self.features, self.targets = features, targets
+        self.ids, self.wavs, self.target = ids, wavs, target
+
+    @classmethod
+    def of(
+        cls, dataset, known: Mapping[str, Tensor], target: str, device
+    ) -> "Ready | None":
+        """Those of a data set, or None where clips differ in their steps, or targets
+        are more than a number each."""
+        with dataset.output_keys_as(["id", "wav", target]):
+            clips = [dataset[i] for i in range(len(dataset))]
+        features = [known[clip["wav"]] for clip in clips]
+        targets = [clip[target] for clip in clips]
+        alike = len({f.shape for f in features}) == 1
+        if not alike or not all(type(t) is int for t in targets):
+            return None
+        ids, wavs = ([clip[key] for clip in clips] for key in ("id", "wav"))
+        stacked = torch.stack(features).to(device)
+        return cls(stacked, torch.tensor(targets), ids, wavs, target)
+
+    def batch(self, chosen: list[int]) -> "ReadyBatch":
+        """The batch of some clips."""
+        places = torch.tensor(chosen)
+        data = self.features[places.to(self.features.device, non_blocking=True)]
+        batch = ReadyBatch()
+        batch.id = [self.ids[i] for i in chosen]
+        batch.wav = [self.wavs[i] for i in chosen]
+        batch.features = PaddedData(data, torch.ones(len(chosen)))
+        setattr(batch, self.target, self.targets[places])
+        return batch
+
+
+class ReadyBatch:
+    """A batch that is where it is needed."""
+
+    def to(self, *args: Any, **kwargs: Any) -> "ReadyBatch":
+        """Itself."""
+        return self
+
+
+class ReadyLoader(AheadLoader):
+    """The data loader of a data set whose features are ready.
+
+    Arguments
+    ---------
+    dataset : speechbrain.dataio.dataset.DynamicItemDataset
+        With a `Ready` as its `ready`.
+    threads : int
+        Not needed here.
+    **kwargs
+        For `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(self, dataset, threads: int = 0, **kwargs: Any) -> None:
+        del threads
+        super().__init__(dataset, 0, **{**kwargs, "pin_memory": False})
+
+    def batch(self, chosen: list[int]) -> ReadyBatch:
+        return self.dataset.ready.batch(chosen)
+
+
+def loader_of(dataset, **kwargs: Any) -> AheadLoader:
+    """The loader that suits a data set."""
+    ready = getattr(dataset, "ready", None) is not None
+    return (ReadyLoader if ready else AheadLoader)(dataset, **kwargs)

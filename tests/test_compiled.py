@@ -1,0 +1,48 @@
+"""Layers are compiled whole, with what is hooked into them."""
+
+import pytest
+import torch
+from test_invariants import CASES, batch, build
+from tiny import FAMILIES
+
+from petl_modules.core.layers import compile_layers
+
+LENGTHS = ((9600, 7000, 4000), (8000, 8000, 3000), (9000, 5000, 5000))
+
+
+def graphs():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_graph_breaks(checkpoints, family, case):
+    model, head = build(checkpoints[family], case)
+    model.eval()
+    wavs, lens = batch(LENGTHS[0])
+    expected = head(model(wavs, lens))
+    compile_layers(model, backend="eager", fullgraph=True)
+    output = head(model(wavs, lens))
+    torch.testing.assert_close(output, expected)
+    assert graphs() > 0
+    model.train()
+    head(model(wavs, lens)).sum().backward()
+
+
+@pytest.mark.parametrize("case", ["lora", "bottleneck", "conformer", "prompt"])
+def test_lengths_and_layers_share_graphs(checkpoints, case):
+    model, _ = build(checkpoints["ast"], case)
+    compile_layers(model, backend="eager", fullgraph=True)
+    for lengths in LENGTHS:
+        model(*batch(lengths))
+    few = graphs()
+    assert few <= 6
+    for lengths in ((9300, 8100, 800), (6100, 4400, 3300), (8800, 800, 8800)):
+        model(*batch(lengths))
+    assert graphs() == few
