@@ -134,6 +134,9 @@ def test_done_is_what_has_complete_results_of_these_settings(tmp_path, capsys):
     job.folder.mkdir(parents=True)
     (job.folder / "hyperparams.yaml").write_text(job.config.text())
     (job.folder / "results.json").write_text(json.dumps(COMPLETE))
+    assert job.state() == "to do"  # its adapter is gone
+    for name in ("adapter.json", "adapter.safetensors"):
+        (job.folder / name).write_text("something")
     assert job.state() == "done"
     assert benchmark.main(["run", str(file)]) == 0
     assert "1 of 1 jobs are done." in capsys.readouterr().out

@@ -80,13 +80,7 @@ def finished(config: Config, folder: Path) -> dict[str, Any] | None:
     theirs, path = folder / HPARAMS, folder / RESULTS
     if not path.exists():
         return None  # checkpoints say themselves what they belong to
-    result = read_results(path) or {}
-    for file in (folder / name for name in FILES):
-        known = result.get("files", {}).get(file.name)  # no version before this says it
-        if not file.is_file() or file.stat().st_size == 0:
-            raise Damaged(f"{file} is gone: delete {path} to run this again.")
-        if known is not None and checksum(file) != known:
-            raise Damaged(f"{file} is damaged: delete {path} to run this again.")
+    refuse_lost(theirs, path)
     ours = config.settings()
     for key, value in load_config(theirs).settings().items():
         if key not in HARMLESS and key in ours and ours[key] != value:
@@ -94,7 +88,19 @@ def finished(config: Config, folder: Path) -> dict[str, Any] | None:
                 f"{folder} holds a run with {key}={value}, now it is {ours[key]}: "
                 "choose another --output_folder, or delete that one."
             )
+    result = read_results(path) or {}
+    known = result.get("files", {})  # earlier versions say none
+    for file in (folder / name for name in FILES):
+        refuse_lost(file, path)
+        if file.name in known and checksum(file) != known[file.name]:
+            raise Damaged(f"{file} is damaged: delete {path} to run this again.")
     return result
+
+
+def refuse_lost(file: Path, results: Path) -> None:
+    """Raise Damaged for a file of a run that is gone or empty."""
+    if not file.is_file() or file.stat().st_size == 0:
+        raise Damaged(f"{file} is gone: delete {results} to run this again.")
 
 
 def read_results(path: Path) -> dict[str, Any] | None:
