@@ -98,7 +98,7 @@ class Parser(argparse.ArgumentParser):
         What the command does, in whole sentences; paragraphs are kept.
     """
 
-    def __init__(self, description: str, **kwargs):
+    def __init__(self, description: str | None, **kwargs):
         kwargs.setdefault("formatter_class", Paragraphs)
         super().__init__(
             description=description, allow_abbrev=False, add_help=False, **kwargs

@@ -1,8 +1,11 @@
 """Audio Spectrogram Transformer (Gong et al., arXiv 2104.01778)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from petl_modules.backbones import registry
 from petl_modules.backbones.base import Backbone
@@ -54,8 +57,13 @@ class ASTBackbone(Backbone):
     """
 
     def __init__(
-        self, model, source, preprocessing, max_duration=None, spec_augment=None
-    ):
+        self,
+        model: Any,
+        source: str,
+        preprocessing: dict[str, Any],
+        max_duration: float | None = None,
+        spec_augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         rate = preprocessing["sampling_rate"]
         super().__init__(model, FAMILY, source, rate, preprocessing, spec_augment)
         self.filterbank = KaldiFilterbank(rate, model.config.num_mel_bins)
@@ -74,20 +82,20 @@ class ASTBackbone(Backbone):
                 config, strides = model.config, tokens - 1
                 config.max_length = strides * config.time_stride + config.patch_size
 
-    def time_tokens(self, frames):
+    def time_tokens(self, frames: Tensor) -> Tensor:
         """Number of patches along time that lie inside `frames` frames."""
         config = self.model.config
         return (frames - config.patch_size).clamp(min=0) // config.time_stride + 1
 
-    def steps(self, samples):
+    def steps(self, samples: Tensor) -> Tensor:
         return self.time_tokens(self.filterbank.frames(samples))
 
-    def capacity(self):
+    def capacity(self) -> int | None:
         config, bank = self.model.config, self.filterbank
         frames = (self.grid[1] - 1) * config.time_stride + config.patch_size
         return (frames - 1) * bank.shift + bank.length
 
-    def embed(self, wavs, counts):
+    def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
         bank = self.filterbank
         shortest = bank.length + (self.model.config.patch_size - 1) * bank.shift
         wavs = F.pad(wavs, (0, max(0, shortest - wavs.shape[1])))
@@ -120,7 +128,7 @@ class ASTBackbone(Backbone):
         return Tokens(hidden, inside, special=2, bands=self.grid[0])
 
 
-def valid_first(hidden, mask):
+def valid_first(hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens and mask with the padding moved to the end.
 
     The patches of one frequency follow those of another, each with its padding; a
@@ -133,7 +141,7 @@ def valid_first(hidden, mask):
     return moved, torch.empty_like(mask).scatter(1, places, mask)
 
 
-def stretched(positions, grid, time):
+def stretched(positions: Tensor, grid: tuple[int, int], time: int) -> Tensor:
     """Position table `(1, 2 + freq * time, hidden)` with its time axis interpolated
     to `time` places."""
     table = positions[:, 2:].unflatten(1, grid).permute(0, 3, 1, 2)

@@ -1,7 +1,10 @@
 """Fused attention that knows learned prefixes, for every family."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -9,7 +12,14 @@ from transformers.masking_utils import sdpa_mask
 NAME = "sdpa_with_prefix"
 
 
-def attention_with_prefix(module, query, key, value, attention_mask, **kwargs):
+def attention_with_prefix(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """`scaled_dot_product_attention` over a prefix, if there is one, and the tokens.
 
     Arguments
@@ -33,7 +43,7 @@ def attention_with_prefix(module, query, key, value, attention_mask, **kwargs):
     )
 
 
-def decoder_mask(**kwargs):
+def decoder_mask(**kwargs: Any) -> Tensor | None:
     """The causal mask of a decoder, never left to `is_causal`: that knows nothing of a
     prefix, which every token sees."""
     return sdpa_mask(**{**kwargs, "allow_is_causal_skip": False})
@@ -43,7 +53,13 @@ AttentionInterface.register(NAME, attention_with_prefix)
 AttentionMaskInterface.register(NAME, decoder_mask)
 
 
-def wavlm_attention(module, hidden, attention_mask, position_bias, prefix=None):
+def wavlm_attention(
+    module: Any,
+    hidden: Tensor,
+    attention_mask: Tensor | None,
+    position_bias: Tensor,
+    prefix: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """WavLM's gated relative attention through its projection modules.
 
     transformers' own code hands the projections' weights to
@@ -91,7 +107,7 @@ def wavlm_attention(module, hidden, attention_mask, position_bias, prefix=None):
     return module.out_proj(torch.cat(output.unbind(2), -1))
 
 
-def split_heads(part, like):
+def split_heads(part: Tensor, like: Tensor) -> Tensor:
     """`(length, heads * size)` to `(batch, heads, length, size)` of `like`."""
     batch, heads, _, size = like.shape
     part = part.to(like.dtype).view(-1, heads, size).transpose(0, 1)

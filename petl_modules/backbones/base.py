@@ -1,17 +1,23 @@
 """What every backbone is: waveforms in, hidden states and a mask out."""
 
 import json
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torchaudio.transforms import SpeedPerturbation
 
-from petl_modules.core.access_points import AccessPoints, first
+from petl_modules.core.access_points import AccessPoints, LayerPoints, first
+from petl_modules.core.family import Family
 from petl_modules.core.host import HostModule, digest_of
 from petl_modules.core.masking import sample_counts, valid
 from petl_modules.core.precision import without_autocast
 from petl_modules.core.recompute import recomputed
+from petl_modules.core.tokens import Tokens
 from petl_modules.core.transfer import to_device
 from petl_modules.errors import UserError
 
@@ -49,16 +55,21 @@ class Backbone(HostModule):
         The `AccessPoints` of all parts: encoder, and decoder where there is one.
     """
 
-    max_duration = None  # seconds of the longest clip, if that was said
+    max_duration: float | None = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
     can_be_held = True  # in a narrow type
-    checkpointing = False  # whether the backward pass computes each layer again
     fastest = 1.0  # speed at which training may hear a clip
     hears_silence = False  # whether what fills a clip up counts as sound
 
     def __init__(
-        self, model, family, source, sample_rate, preprocessing, spec_augment=None
-    ):
+        self,
+        model: Any,
+        family: Family,
+        source: str,
+        sample_rate: int,
+        preprocessing: dict[str, Any],
+        spec_augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.source = source
@@ -66,47 +77,55 @@ class Backbone(HostModule):
         self.preprocessing = preprocessing
         self.spec_augment = spec_augment
         self.augment = False
-        self.speed = None
+        self.speed: Any = None
         self.hidden_size = model.config.hidden_size
         self.points = AccessPoints(self.encoder, family)
         self.parts = {"encoder": self.points}
         self.num_layers = len(self.points.layers)
-        self._fingerprint = None
+        self._fingerprint: str | None = None
 
     @property
-    def encoder(self):
+    def encoder(self) -> Any:
         """The part of the model that hears."""
         return self.model
 
     @property
-    def family(self):
+    def family(self) -> str:
         """The model type in transformers' terms, such as whisper."""
         return self.model.config.model_type
 
-    def embed(self, wavs, counts):
+    def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
         """Waveforms `(batch, samples)`, as long as the longest clip, and lengths in
         samples `(batch,)` to the `Tokens` that enter the first layer."""
         raise NotImplementedError
 
-    def steps(self, samples):
-        """Steps of time that clips of so many samples have, a tensor of whole
-        numbers."""
+    def steps(self, samples: Any) -> Any:
+        """Steps of time that clips of so many samples have; whole numbers, or a tensor
+        of them."""
         raise NotImplementedError
 
-    def capacity(self):
+    def capacity(self) -> int | None:
         """Samples of the longest clip that fits its position table, or None."""
         return None
 
-    def run_layer(self, layer, hidden, attention_mask, **shared):
+    def run_layer(
+        self,
+        layer: nn.Module,
+        hidden: Tensor,
+        attention_mask: Tensor | None,
+        **shared: Any,
+    ) -> Tensor:
         """One layer; `shared` is what `shared_by_layers` gives."""
         return first(layer(hidden, attention_mask=attention_mask, **shared))
 
-    def shared_by_layers(self, length):
+    def shared_by_layers(self, length: int) -> dict[str, Any]:
         """What every layer is given for so many tokens, by name."""
         del length
         return {}
 
-    def forward(self, wavs, wav_lens=None, all_layers=False):
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None, all_layers: bool = False
+    ) -> Tokens:
         """Hidden states of a batch of waveforms.
 
         Arguments
@@ -127,14 +146,14 @@ class Backbone(HostModule):
         with self.as_held(wavs.device.type):
             return self._hear(wavs, wav_lens, all_layers)
 
-    def as_held(self, device_type):
+    def as_held(self, device_type: str) -> AbstractContextManager:
         """A context in which the model runs in the type that it is held in."""
         if not self.points.hooks.held:
             return nullcontext()
         hooks = [points.hooks for points in self.parts.values()]
         return without_autocast(hooks, device_type)
 
-    def _hear(self, wavs, wav_lens, all_layers):
+    def _hear(self, wavs: Tensor, wav_lens: Tensor | None, all_layers: bool) -> Tokens:
         counts, lengths = sample_counts(wavs, wav_lens), None
         if self.augment and self.speed is not None:
             wavs, counts = self.at_another_speed(wavs, counts)
@@ -165,10 +184,16 @@ class Backbone(HostModule):
             tokens = replace(tokens, layers=(*states, tokens))
         return tokens
 
-    def _through(self, points, hidden, mask, shared):
+    def _through(
+        self,
+        points: LayerPoints,
+        hidden: Tensor,
+        mask: Tensor | None,
+        shared: dict[str, Any],
+    ) -> Tensor:
         attention_mask = None if mask is None else mask[:, None, None, :]
 
-        def run(hidden):
+        def run(hidden: Tensor) -> Tensor:
             self.points.mask = mask  # again, where the backward pass runs it again
             return self.run_layer(points.module, hidden, attention_mask, **shared)
 
@@ -176,7 +201,7 @@ class Backbone(HostModule):
         return recomputed(run, hidden) if again else run(hidden)
 
     @torch.no_grad()
-    def silent_inputs(self):
+    def silent_inputs(self) -> list[Tensor] | None:
         """What enters each layer at the sound's tokens of a silent clip, `(tokens,
         hidden)` a layer."""
         seconds = min(SILENT_SECONDS, self.max_duration or SILENT_SECONDS)
@@ -185,14 +210,14 @@ class Backbone(HostModule):
         layers = self(silence, all_layers=True).layers[:-1]
         return [layer.hidden[0, layer.special + layer.prompts :] for layer in layers]
 
-    def whole_model(self):
+    def whole_model(self) -> Any:
         """The model as its checkpoint has it, with parts that this does not use."""
         return self.model
 
-    def save_more(self, folder):
+    def save_more(self, folder: str | Path) -> None:
         """Write what a checkpoint needs beside model and preprocessor."""
 
-    def perturb_speed(self, speeds):
+    def perturb_speed(self, speeds: list[float]) -> None:
         """Hear each batch of training at one of some speeds, 1.0 as it is.
 
         Raises
@@ -211,7 +236,7 @@ class Backbone(HostModule):
         self.speed = SpeedPerturbation(self.sample_rate, speeds)
         self.fastest = float(max(speeds))
 
-    def at_another_speed(self, wavs, counts):
+    def at_another_speed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms and lengths in samples at a random speed; what then finds no place
         in the position table is cut."""
         draw = torch.randint(len(self.speed.speeders), ()).tolist()
@@ -223,13 +248,13 @@ class Backbone(HostModule):
         inside = valid(to_device(counts, wavs.device), longest)
         return wavs.where(inside, 0.0), counts
 
-    def augmented(self, features):
+    def augmented(self, features: Tensor) -> Tensor:
         """`features`, with SpecAugment in training."""
         if self.augment and self.spec_augment is not None:
             return self.spec_augment(features)
         return features
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 of the pretrained weights and preprocessing, as they were at the
         first call."""
         if self._fingerprint is None:

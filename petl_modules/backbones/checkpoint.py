@@ -172,7 +172,7 @@ class Checkpoint:
             )
         refuse_pickles(self.location)
         try:
-            model, info = kind.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 self.location,
                 config=self.config,
                 attn_implementation="eager",  # whatever the file says
@@ -180,6 +180,7 @@ class Checkpoint:
                 use_safetensors=True,
                 output_loading_info=True,
             )
+            model, info = loaded
         except Exception as error:  # whatever a strange file makes of its reader
             raise UserError(
                 f"The weights of {self.location} cannot be loaded: they are damaged, "

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchaudio import transforms
 from torchaudio.compliance import kaldi
 
@@ -22,7 +22,10 @@ class KaldiFilterbank(nn.Module):
         Number of mel bins.
     """
 
-    def __init__(self, sample_rate, num_mel_bins):
+    window: Tensor
+    banks: Tensor
+
+    def __init__(self, sample_rate: int, num_mel_bins: int) -> None:
         super().__init__()
         self.length = sample_rate * FRAME_MS // 1000
         self.shift = sample_rate * SHIFT_MS // 1000
@@ -34,11 +37,11 @@ class KaldiFilterbank(nn.Module):
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("banks", F.pad(banks, (0, 1)), persistent=False)
 
-    def frames(self, samples):
+    def frames(self, samples: Tensor) -> Tensor:
         """Number of frames of clips of `samples` samples."""
         return (samples - self.length).clamp(min=0) // self.shift + 1
 
-    def forward(self, wavs):
+    def forward(self, wavs: Tensor) -> Tensor:
         """`(batch, samples)` to `(batch, frames, mel bins)`."""
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()
@@ -68,13 +71,16 @@ class WhisperLogMel(nn.Module):
         In samples.
     """
 
-    def __init__(self, mel_filters, fft_size, hop_length):
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, mel_filters: Tensor, fft_size: int, hop_length: int) -> None:
         super().__init__()
         self.fft_size, self.hop_length = fft_size, hop_length
         self.register_buffer("filters", mel_filters, persistent=False)
         self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
 
-    def forward(self, wavs, frames):
+    def forward(self, wavs: Tensor, frames: int) -> Tensor:
         """`(batch, samples)` to `(batch, mel bins, frames)`."""
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()
@@ -109,13 +115,13 @@ class SpecAugment(nn.Module):
         fills with a clip's own quietest bin, for features that have no such zero.
     """
 
-    def __init__(self, freq, time, fill=0.0):
+    def __init__(self, freq: int, time: int, fill: float | None = 0.0) -> None:
         super().__init__()
         self.freq = transforms.FrequencyMasking(freq, iid_masks=True)
         self.time = transforms.TimeMasking(time, iid_masks=True)
         self.fill = fill
 
-    def forward(self, spectrogram):
+    def forward(self, spectrogram: Tensor) -> Tensor:
         """`(batch, mel bins, frames)` to the same, masked."""
         kept = torch.ones_like(spectrogram).unsqueeze(1)
         if self.freq.mask_param:

@@ -1,7 +1,7 @@
 """Somebody's own Transformer as a `Host`: its access points by a `Family` table."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,8 @@ class OwnModel(HostModule):
                 f"The family does not fit {self.source}: {error}."
             ) from error
         self.parts = {"encoder": self.points}
-        self.side_modules = {n: (n,) for n, _ in model.named_modules() if n}
+        paths = [name for name, _ in model.named_modules() if name]
+        self.side_modules: Mapping[str, Sequence[str]] = {p: (p,) for p in paths}
         self.hidden_size = self.points.hidden_size
         self._fingerprint: str | None = None
         self._pass = Pass()
@@ -148,7 +149,7 @@ class OwnModel(HostModule):
 
 def torch_encoder(encoder: nn.TransformerEncoder) -> Family:
     """The table of PyTorch's encoder, post-norm or pre-norm, batch first or not."""
-    layer = encoder.layers[0]
+    layer: Any = encoder.layers[0]
     q, k, v = (Part("self_attn.in_proj", i) for i in range(3))
     return Family(
         layers="layers",
@@ -202,7 +203,7 @@ def leaving(layer: LayerPoints, run: Pass, special: int) -> Callable:
     hooks = layer.hooks
 
     def hook(module: nn.Module, args: tuple, output: Any) -> Any:
-        if not run.prompts:
+        if not run.prompts or hooks.mask is None:
             return None
         hidden = batch_first(first(output), hooks)
         start, end = special, special + run.prompts

@@ -41,6 +41,8 @@ class ReachableAttention(nn.MultiheadAttention):
         Outside of the module's parts, so that it adds no names to the state dict.
     """
 
+    in_proj: InProjection
+
     def forward(
         self,
         query: Tensor,

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from petl_modules.backbones import registry
 from petl_modules.backbones.attention import wavlm_attention
@@ -57,7 +59,7 @@ class WaveformBackbone(Backbone):
         sampling_rate (Hz), do_normalize.
     """
 
-    def __init__(self, model, source, preprocessing):
+    def __init__(self, model: Any, source: str, preprocessing: dict[str, Any]) -> None:
         config = model.config
         if getattr(config, "add_adapter", False):
             raise UserError(
@@ -75,18 +77,18 @@ class WaveformBackbone(Backbone):
         self.stable = stable
 
     @property
-    def feature_encoder(self):
+    def feature_encoder(self) -> nn.Module | None:
         """The convolutions that read the waveform."""
         return self.model.feature_extractor
 
-    def steps(self, samples):
+    def steps(self, samples: Tensor) -> Tensor:
         counts = samples.clamp(min=self.receptive_field())
         config = self.model.config
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             counts = (counts - kernel) // stride + 1
         return counts
 
-    def embed(self, wavs, counts):
+    def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
         # Clips that are shorter than one token's reach end in silence
         receptive = self.receptive_field()
         if wavs.shape[1] < receptive:
@@ -104,12 +106,12 @@ class WaveformBackbone(Backbone):
             hidden = encoder.layer_norm(hidden)
         return Tokens(encoder.dropout(hidden), mask)
 
-    def idle_parameters(self):
+    def idle_parameters(self) -> list[nn.Parameter]:
         """The mask token serves the pretext task alone."""
         token = getattr(self.model, "masked_spec_embed", None)
         return [] if token is None else [token]
 
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Samples that one token of the convolutions reads."""
         samples = 1
         config = self.model.config
@@ -119,7 +121,7 @@ class WaveformBackbone(Backbone):
             samples = (samples - 1) * stride + kernel
         return samples
 
-    def convolve(self, wavs, counts):
+    def convolve(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms to features `(batch, channels, frames)` and valid frames."""
         layers = self.model.feature_extractor.conv_layers
         hidden = wavs.unsqueeze(1).to(layers[0].conv.weight.dtype)
@@ -139,18 +141,18 @@ class WavLMBackbone(WaveformBackbone):
     """WavLM (arXiv 2110.13900): its relative attention runs through the projection
     modules, so that what is hooked onto them acts, and through fused attention."""
 
-    def __init__(self, model, source, preprocessing):
+    def __init__(self, model: Any, source: str, preprocessing: dict[str, Any]) -> None:
         super().__init__(model, source, preprocessing)
         for points in self.points.layers:
             points.sites["mhsa"].module.__class__ = fused_relative_attention()
 
-    def shared_by_layers(self, length):
-        first = self.points.layers[0].module.attention
-        return {"position_bias": first.compute_bias(length, length)}
+    def shared_by_layers(self, length: int) -> dict[str, Any]:
+        layer: Any = self.points.layers[0].module
+        return {"position_bias": layer.attention.compute_bias(length, length)}
 
 
 @cache
-def fused_relative_attention():
+def fused_relative_attention() -> type:
     """transformers' WavLMAttention with `wavlm_attention` for its forward function: a
     class for modules that are there, which keep their names and weights."""
     from transformers.models.wavlm.modeling_wavlm import WavLMAttention
@@ -158,12 +160,12 @@ def fused_relative_attention():
     class FusedRelativeAttention(WavLMAttention):
         def forward(
             self,
-            hidden_states,
-            attention_mask=None,
-            position_bias=None,
-            prefix=None,
-            **unused,
-        ):
+            hidden_states: Tensor,
+            attention_mask: Tensor | None = None,
+            position_bias: Any = None,
+            prefix: tuple[Tensor, Tensor] | None = None,
+            **unused: Any,
+        ) -> tuple[Tensor, None, Tensor | None]:
             output = wavlm_attention(
                 self, hidden_states, attention_mask, position_bias, prefix
             )
@@ -172,7 +174,7 @@ def fused_relative_attention():
     return FusedRelativeAttention
 
 
-def positions(embedding, hidden, mask):
+def positions(embedding: Any, hidden: Tensor, mask: Tensor) -> Tensor:
     """The convolutional position embedding, which reads zeros after a clip.
 
     Where it normalises its input first, as HuBERT's with `conv_pos_batch_norm` does,
@@ -194,7 +196,7 @@ def positions(embedding, hidden, mask):
     return embedding.activation(embedding.padding(embedding.conv(hidden))).mT
 
 
-def standardised(wavs, counts):
+def standardised(wavs: Tensor, counts: Tensor) -> Tensor:
     """Zero mean and unit variance over the valid samples, zeros after them."""
     mask = valid(counts, wavs.shape[1])
     total = mask.sum(1, keepdim=True)
@@ -203,7 +205,7 @@ def standardised(wavs, counts):
     return (wavs - mean) / torch.sqrt(variance + 1e-7) * mask
 
 
-def masked_group_norm(hidden, counts, norm):
+def masked_group_norm(hidden: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
     """GroupNorm with one channel a group over the valid frames of `(batch, channels,
     frames)`."""
     mask = valid(counts, hidden.shape[-1]).unsqueeze(1)

@@ -1,10 +1,14 @@
 """Whisper (Radford et al., arXiv 2212.04356): its encoder, and all of it."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor, WhisperTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
@@ -55,7 +59,13 @@ class WhisperBackbone(Backbone):
     spec_augment : callable or None
     """
 
-    def __init__(self, model, source, preprocessing, spec_augment=None):
+    def __init__(
+        self,
+        model: Any,
+        source: str,
+        preprocessing: dict[str, Any],
+        spec_augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         rate = preprocessing["sampling_rate"]
         super().__init__(model, ENCODER, source, rate, preprocessing, spec_augment)
         extractor = WhisperFeatureExtractor(
@@ -68,13 +78,13 @@ class WhisperBackbone(Backbone):
         self.log_mel = WhisperLogMel(filters, extractor.n_fft, extractor.hop_length)
         self.token_samples = extractor.hop_length * FRAMES_PER_TOKEN
 
-    def steps(self, samples):
+    def steps(self, samples: Any) -> Any:
         return (samples + self.token_samples - 1) // self.token_samples
 
-    def capacity(self):
+    def capacity(self) -> int | None:
         return self.model.config.max_source_positions * self.token_samples
 
-    def embed(self, wavs, counts):
+    def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
         lengths = self.steps(counts)
         time = self.steps(wavs.shape[1])
         if time > self.encoder.config.max_source_positions:
@@ -88,7 +98,7 @@ class WhisperBackbone(Backbone):
         mel = self.augmented(self.log_mel(wavs, (time + 1) * FRAMES_PER_TOKEN))
         return Tokens(self.convolved(mel, time), valid(lengths, time))
 
-    def convolved(self, mel, time):
+    def convolved(self, mel: Tensor, time: int) -> Tensor:
         """Log-mel features to the first `time` tokens of the first layer."""
         encoder = self.encoder
         mel = mel.to(encoder.conv1.weight.dtype)
@@ -97,11 +107,11 @@ class WhisperBackbone(Backbone):
         hidden = hidden + encoder.embed_positions.weight[:time]
         return F.dropout(hidden, encoder.dropout, encoder.training)
 
-    def idle_parameters(self):
+    def idle_parameters(self) -> list[nn.Parameter]:
         """The sinusoidal positions are fixed."""
         return list(self.encoder.embed_positions.parameters())
 
-    def whole_model(self):
+    def whole_model(self) -> Any:
         """As of every backbone; the decoder is that of the source."""
         whole = Checkpoint(self.source).model("WhisperModel")
         whole.encoder.load_state_dict(self.model.state_dict())
@@ -151,7 +161,13 @@ class WhisperWithDecoder(WhisperBackbone):
     has_head = True
     hears_silence = True
 
-    def __init__(self, model, source, preprocessing, spec_augment=None):
+    def __init__(
+        self,
+        model: Any,
+        source: str,
+        preprocessing: dict[str, Any],
+        spec_augment: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__(model, source, preprocessing, spec_augment)
         decoder = model.model.decoder
         points = AccessPoints(decoder, DECODER)
@@ -164,10 +180,10 @@ class WhisperWithDecoder(WhisperBackbone):
         self.longest_text = model.config.max_target_positions // 2
 
     @property
-    def encoder(self):
+    def encoder(self) -> Any:
         return self.model.model.encoder
 
-    def embed(self, wavs, counts):
+    def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
         time = self.encoder.config.max_source_positions
         wavs = wavs[:, : self.capacity()]
         heard = self.steps(wavs.shape[1]) * FRAMES_PER_TOKEN
@@ -176,15 +192,21 @@ class WhisperWithDecoder(WhisperBackbone):
         hidden = self.convolved(mel, time)
         return Tokens(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool))
 
-    def whole_model(self):
+    def whole_model(self) -> Any:
         """As of every backbone."""
         return self.model
 
-    def save_more(self, folder):
+    def save_more(self, folder: str | Path) -> None:
         """As of every backbone: the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
-    def forward(self, wavs, wav_lens=None, all_layers=False, text=None):
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        all_layers: bool = False,
+        text: Tensor | None = None,
+    ) -> Any:
         """Hidden states of the encoder, or with a text `Written`.
 
         Arguments
@@ -210,7 +232,13 @@ class WhisperWithDecoder(WhisperBackbone):
             )
             return Written(self.model.proj_out(states.last_hidden_state), sound)
 
-    def write(self, sound, language=None, speech_task="transcribe", num_beams=1):
+    def write(
+        self,
+        sound: Tensor,
+        language: str | None = None,
+        speech_task: str = "transcribe",
+        num_beams: int = 1,
+    ) -> list[str]:
         """The best texts for the encoder's hidden states, a list of str.
 
         Arguments
@@ -232,7 +260,9 @@ class WhisperWithDecoder(WhisperBackbone):
             )
         return self.spelt(numbers)
 
-    def numbers(self, text, language=None, speech_task="transcribe"):
+    def numbers(
+        self, text: str, language: str | None = None, speech_task: str = "transcribe"
+    ) -> Tensor:
         """A text's tokens as the decoder is to write them, `(length,)`: start, text and
         end."""
         if self.multilingual:
@@ -240,12 +270,12 @@ class WhisperWithDecoder(WhisperBackbone):
         # Whisper writes a space before its first word
         return torch.tensor(self.tokenizer(f" {text.strip()}").input_ids)
 
-    def spelt(self, numbers):
+    def spelt(self, numbers: Iterable[Any]) -> list[str]:
         """Rows of token numbers to texts."""
         decode = self.tokenizer.decode
         return [decode(row, skip_special_tokens=True).strip() for row in numbers]
 
-    def refuse_language(self, language):
+    def refuse_language(self, language: str | None) -> None:
         """Raise a UserError unless the checkpoint knows the language."""
         if not self.multilingual and language is not None:
             raise UserError(
@@ -262,7 +292,7 @@ class WhisperWithDecoder(WhisperBackbone):
             )
 
     @cached_property
-    def languages(self):
+    def languages(self) -> dict[str, int]:
         """The languages that the checkpoint has a token for, `{code: its number}`."""
         number = self.tokenizer.convert_tokens_to_ids
         codes = sorted(set(TO_LANGUAGE_CODE.values()))
@@ -270,7 +300,7 @@ class WhisperWithDecoder(WhisperBackbone):
         unknown = self.tokenizer.unk_token_id
         return {c: n for c, n in found.items() if n is not None and n != unknown}
 
-    def complete_settings(self):
+    def complete_settings(self) -> None:
         """Older checkpoints say little of how text is generated; the tokenizer does."""
         settings, number = (
             self.model.generation_config,
@@ -284,7 +314,7 @@ class WhisperWithDecoder(WhisperBackbone):
         settings.no_timestamps_token_id = number("<|notimestamps|>")
 
     @cached_property
-    def tokenizer(self):
+    def tokenizer(self) -> Any:
         """The checkpoint's tokenizer.
 
         Raises

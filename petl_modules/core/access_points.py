@@ -52,7 +52,7 @@ class AccessPoints:
         ]
         self.hidden_size = self.layers[-1].hidden_size
         self.norm_follows = family.last_norm is not None
-        self.last_norm = (
+        self.last_norm: Any = (
             self.layers[-1].block_norm
             if family.last_norm is None
             else model.get_submodule(family.last_norm)
@@ -106,7 +106,8 @@ class LayerPoints:
         self.is_decoder = bool(family.cross)
         self.name = f"decoder_layer{index}" if self.is_decoder else f"layer{index}"
         self.functions: list[tuple[Any, Callable]] = []  # (owner, function)
-        self.sites, self.norms = {}, {}
+        self.sites: dict[str, Site] = {}
+        self.norms: dict[str, Any] = {}
         for name, block in family.sites.items():
             self.sites[name] = Site(
                 hooks, find(block.entry), find(block.exit), block.gain
@@ -116,7 +117,7 @@ class LayerPoints:
             name: Projection(hooks, find(part.path), part)
             for name, part in family.projections.items()
         }
-        self.block_norm = find(family.block_norm) if family.block_norm else None
+        self.block_norm: Any = find(family.block_norm) if family.block_norm else None
         self.post_norm = family.block_norm == family.ffn_norm
         self.hidden_size = int(self.norms["mhsa"].weight.shape[-1])
 
@@ -246,7 +247,8 @@ class Projection(Site):
 
     def __init__(self, hooks: Hooks, module: nn.Module, part: Part) -> None:
         super().__init__(hooks, module)
-        out_features, self.in_features = module.weight.shape
+        weight: Any = module.weight
+        out_features, self.in_features = weight.shape
         self.out_features = out_features // part.of
         start = part.index * self.out_features
         self.rows = slice(start, start + self.out_features)
@@ -273,7 +275,7 @@ class Projection(Site):
     def fold(self, update: Tensor) -> Tensor:
         """Add `(out_features, in_features)` to the weight; returns what
         `unfold` takes to undo it."""
-        weight = self.module.weight
+        weight: Any = self.module.weight
         original = weight.data
         if self.whole:
             weight.data = original + update
@@ -284,7 +286,8 @@ class Projection(Site):
 
     def unfold(self, original: Tensor) -> None:
         """Undo the last `fold`."""
-        self.module.weight.data = original
+        weight: Any = self.module.weight
+        weight.data = original
 
 
 def batch_first(hidden: Tensor, hooks: Hooks) -> Tensor:

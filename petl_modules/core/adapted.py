@@ -1,11 +1,15 @@
 """The one class that freezes a backbone, injects a method, and keeps what trains."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from petl_modules.core.access_points import LayerPoints
+from petl_modules.core.host import Host
 from petl_modules.core.precision import hold_base
 from petl_modules.errors import UserError, one_of
 
@@ -30,7 +34,7 @@ class Group:
     parameters: dict
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of parameters."""
         return sum(p.numel() for p in self.parameters.values())
 
@@ -70,9 +74,11 @@ class AdaptedModel(nn.Module):
     248976
     """
 
-    def __init__(self, backbone, method, besides: list[str] | tuple = ()):
+    def __init__(
+        self, backbone: Host, method: Any, besides: list[str] | tuple = ()
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.points = backbone.points
         self.parts, self.source = backbone.parts, backbone.source
         self.methods = list(method) if isinstance(method, list | tuple) else [method]
@@ -81,7 +87,7 @@ class AdaptedModel(nn.Module):
         self.awake = []  # modules of the backbone that follow train mode
         self.asleep = []  # modules within these that do not
         self.merged = False
-        self.held = None  # a HeldModel, where the base is held in a narrow type
+        self.held: Any = None  # a HeldModel, where the base is held in a narrow type
         self._kinds = {}  # name of a trained parameter -> (kind, site)
         self._trained = {}  # name -> parameter of the backbone
         self.places = {}  # name of a module -> (method, layer, site)
@@ -113,7 +119,9 @@ class AdaptedModel(nn.Module):
 
     # What methods call
 
-    def add(self, method, layer, site, module):
+    def add(
+        self, method: Any, layer: LayerPoints, site: str, module: nn.Module
+    ) -> nn.Module:
         """Register a method's module at a site of a layer; returns it. A module whose
         tokens read later ones says so with a true `sees_later`."""
         if layer.is_decoder and getattr(module, "sees_later", False):
@@ -130,7 +138,7 @@ class AdaptedModel(nn.Module):
             self._kinds[f"{key}.{name}"] = ("petl", site)
         return module
 
-    def train_norm(self, layer, site):
+    def train_norm(self, layer: LayerPoints, site: str) -> None:
         """Train the LayerNorm of a site."""
         for name, parameter in layer.norms[site].named_parameters():
             if not parameter.requires_grad:
@@ -141,27 +149,31 @@ class AdaptedModel(nn.Module):
                     site,
                 )
 
-    def train_parameter(self, module, attribute):
+    def train_parameter(self, module: nn.Module, attribute: str) -> None:
         """Train one parameter of a module of the backbone."""
         parameter = getattr(module, attribute)
         if not parameter.requires_grad:
             self._train(self._place(module, attribute), parameter, "petl", "")
 
-    def silent_inputs(self):
+    def silent_inputs(self) -> list[Tensor] | None:
         """What enters each layer at the tokens of silence, `(tokens, hidden)` a layer;
         None where silence has no meaning."""
         return self.backbone.silent_inputs()
 
-    def takes_prefix(self, layer):
+    def takes_prefix(self, layer: LayerPoints) -> bool:
         """Whether a layer's attention lets learned keys and values act."""
         return self.backbone.takes_prefix(layer)
 
     @property
-    def feature_encoder(self):
+    def feature_encoder(self) -> nn.Module | None:
         """The convolutions that read the waveform, None where there are none."""
         return self.backbone.feature_encoder
 
-    def train_backbone(self, modules=None, frozen=None):
+    def train_backbone(
+        self,
+        modules: Sequence[nn.Module] | None = None,
+        frozen: nn.Module | None = None,
+    ) -> None:
         """Train the backbone, and take what trains of it into train mode.
 
         Arguments
@@ -185,7 +197,7 @@ class AdaptedModel(nn.Module):
 
     # Running
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "AdaptedModel":
         """Set train mode for what trains; the frozen backbone stays in eval mode,
         but for SpecAugment."""
         super().train(mode)
@@ -197,31 +209,31 @@ class AdaptedModel(nn.Module):
         self.backbone.augment = mode
         return self
 
-    def forward(self, *inputs, **options):
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         """Hidden states; arguments and result are those of the backbone."""
         return self.backbone(*inputs, **options)
 
     # What trains
 
-    def groups(self):
+    def groups(self) -> list[Group]:
         """The trained parameters, as a list of `Group`."""
-        groups = {}
+        groups: dict[tuple[str, str], dict[str, nn.Parameter]] = {}
         for name, parameter in self.trained_parameters().items():
             groups.setdefault(self._kinds[name], {})[name] = parameter
         return [Group(*key, parameters) for key, parameters in groups.items()]
 
-    def trained_parameters(self):
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every trained parameter by name, those of the backbone after the method's."""
         return {**dict(self.petl.named_parameters()), **self._trained}
 
-    def decays(self, name, parameter):
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether weight decay suits a parameter: not biases, norms, scales, prompts
         and prefixes."""
         key, _, inner = name.partition(".")
         spared = getattr(self.petl[key], "no_decay", ()) if key in self.petl else ()
         return parameter.ndim > 1 and inner not in spared
 
-    def statistics(self):
+    def statistics(self) -> dict[str, Tensor]:
         """What the backbone itself gathers in train mode, such as the means and
         variances of a BatchNorm: `{name: buffer}`; not copies."""
         follow = {m for module in self.awake for m in module.modules()}
@@ -234,12 +246,12 @@ class AdaptedModel(nn.Module):
             if module in follow and (name := f"{path}.{inner}".lstrip(".")) in kept
         }
 
-    def backbone_tensors(self):
+    def backbone_tensors(self) -> dict[Tensor, Tensor]:
         """`{parameter or buffer of the backbone: its trained value}`; not copies."""
         changed = (*self._trained.values(), *self.statistics().values())
         return {tensor: tensor.data for tensor in changed}
 
-    def trained_state(self):
+    def trained_state(self) -> dict[str, Tensor]:
         """All tensors that training changes, buffers included, by name; not copies."""
         return {
             **self.petl.state_dict(),
@@ -247,7 +259,7 @@ class AdaptedModel(nn.Module):
             **{n: b.data for n, b in self.statistics().items()},
         }
 
-    def load_trained_state(self, state):
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
         """Put back what `trained_state` gave; every tensor must be there and fit.
 
         Raises
@@ -262,7 +274,7 @@ class AdaptedModel(nn.Module):
 
     # Merging
 
-    def merge(self):
+    def merge(self) -> None:
         """Fold the methods into the backbone's weights: equal outputs, no hooks.
 
         Raises
@@ -283,7 +295,7 @@ class AdaptedModel(nn.Module):
             self.backbone.serve(None)
             self.merged = True
 
-    def unmerge(self):
+    def unmerge(self) -> None:
         """Undo `merge`; the weights are bit-equal to those before it."""
         if self.merged:
             for method in reversed(self.methods):
@@ -294,11 +306,13 @@ class AdaptedModel(nn.Module):
     # Features below the head, which a linear probe computes only once
 
     @property
-    def frozen_below_head(self):
+    def frozen_below_head(self) -> bool:
         """Whether nothing trains but the last LayerNorm and the head."""
         return {kind for kind, _ in self._kinds.values()} == {"last_norm"}
 
-    def features(self, wavs, wav_lens, head):
+    def features(
+        self, wavs: Tensor, wav_lens: Tensor | None, head: Any
+    ) -> tuple[Tensor, Tensor]:
         """What the head reads of each layer, before the last LayerNorm's weights.
 
         The last LayerNorm's weights and means over tokens commute, so that what the
@@ -322,7 +336,7 @@ class AdaptedModel(nn.Module):
         last = replace(tokens, hidden=plain)
         return head.features((*head.layers(tokens)[:-1], last))
 
-    def head_from_features(self, features, counts, head):
+    def head_from_features(self, features: Tensor, counts: Tensor, head: Any) -> Any:
         """The head's output from `features`."""
         norm = self.points.last_norm
         last = features[:, :, -1:] * norm.weight
@@ -332,7 +346,7 @@ class AdaptedModel(nn.Module):
 
     # Helpers
 
-    def _train_side_modules(self, part):
+    def _train_side_modules(self, part: str) -> None:
         one_of("besides", part, self.backbone.side_modules)
         for path in self.backbone.side_modules[part]:
             module = self.backbone.model.get_submodule(path)
@@ -340,7 +354,7 @@ class AdaptedModel(nn.Module):
                 if not parameter.requires_grad:
                     self._train(f"backbone.{path}.{name}", parameter, "head", part)
 
-    def _train(self, name, parameter, kind, site):
+    def _train(self, name: str, parameter: nn.Parameter, kind: str, site: str) -> None:
         # A tensor of its own: whoever holds the pretrained one keeps it as it was
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
@@ -348,15 +362,15 @@ class AdaptedModel(nn.Module):
         self._trained[name] = parameter
         self._kinds[name] = (kind, site)
 
-    def _drop(self, parameter):
+    def _drop(self, parameter: nn.Parameter) -> None:
         for name in [n for n, p in self._trained.items() if p is parameter]:
             del self._trained[name], self._kinds[name]
 
-    def _is_site_norm(self, parameter):
+    def _is_site_norm(self, parameter: nn.Parameter) -> bool:
         kinds = [self._kinds[n][0] for n, p in self._trained.items() if p is parameter]
         return kinds in (["site_norms"], ["backbone"])
 
-    def _place(self, module, attribute):
+    def _place(self, module: nn.Module, attribute: str) -> str:
         """Name of a backbone's parameter by layer and place, where it has one."""
         parts = self.backbone.parts.values()
         for layer in (layer for points in parts for layer in points.layers):
@@ -372,7 +386,9 @@ class AdaptedModel(nn.Module):
         return f"backbone.{names[module]}.{attribute}"
 
 
-def check_same_tensors(expected, given, where):
+def check_same_tensors(
+    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str
+) -> None:
     """Raise a UserError unless both dicts have the same names and shapes."""
     missing, extra = expected.keys() - given.keys(), given.keys() - expected.keys()
     if missing or extra:

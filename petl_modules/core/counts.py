@@ -1,6 +1,12 @@
 """How much trains: numbers of parameters, and a table of them."""
 
+from typing import Any
+
 from rich.table import Table
+from torch import nn
+
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.host import Host
 
 GROUPS = {
     "petl": "method",
@@ -11,7 +17,7 @@ GROUPS = {
 }
 
 
-def counts(model, head):
+def counts(model: AdaptedModel, head: Any) -> dict[str, int]:
     """Numbers of parameters.
 
     Returns
@@ -33,7 +39,7 @@ def counts(model, head):
     }
 
 
-def table(model, head, method):
+def table(model: AdaptedModel, head: Any, method: str) -> Table:
     """A table of what trains: group, site, tensors, parameters, % of the backbone."""
     whole = size(model.backbone)
     rows = [
@@ -58,6 +64,6 @@ def table(model, head, method):
     return table
 
 
-def size(module):
+def size(module: Host | nn.Module) -> int:
     """Number of parameters."""
     return sum(p.numel() for p in module.parameters())

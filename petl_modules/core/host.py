@@ -34,16 +34,23 @@ class Host(Protocol):
         The convolutions that read the waveform, where there are such.
     augment : bool
         Set by the adapted model: whether it is training.
+    checkpointing : bool
+        Whether the backward pass computes the layers again.
     """
 
     model: nn.Module
     source: str
     points: AccessPoints
-    parts: Mapping[str, AccessPoints]
+    parts: dict[str, AccessPoints]
     has_head: bool
     side_modules: Mapping[str, Sequence[str]]
-    feature_encoder: nn.Module | None
     augment: bool
+    checkpointing: bool
+
+    @property
+    def feature_encoder(self) -> nn.Module | None:
+        """As above."""
+        ...
 
     # of torch.nn.Module
     __call__: Callable[..., Any]
@@ -84,9 +91,14 @@ class HostModule(nn.Module):
 
     has_head = False
     side_modules: Mapping[str, Sequence[str]] = {}
-    feature_encoder: nn.Module | None = None
     augment = False
-    parts: Mapping[str, AccessPoints]
+    checkpointing = False  # whether the backward pass computes layers again
+    parts: dict[str, AccessPoints]
+
+    @property
+    def feature_encoder(self) -> nn.Module | None:
+        """The convolutions that read the waveform, None where there are none."""
+        return None
 
     def serve(self, owner: object | None) -> None:
         """Let the functions that were hooked in for `owner` act, and no others."""

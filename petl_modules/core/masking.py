@@ -1,9 +1,10 @@
 """Valid places of padded batches."""
 
 import torch
+from torch import Tensor
 
 
-def sample_counts(wavs, wav_lens):
+def sample_counts(wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
     """Relative lengths to numbers of samples, `(batch,)`.
 
     On the CPU where lengths are given: shapes depend on them, and to ask a GPU for them
@@ -15,12 +16,12 @@ def sample_counts(wavs, wav_lens):
     return (wav_lens.cpu() * samples).round().long().clamp(1, samples)
 
 
-def valid(counts, length):
+def valid(counts: Tensor, length: int) -> Tensor:
     """Mask `(batch, length)` that is True for the first `counts` places."""
     return torch.arange(length, device=counts.device) < counts.unsqueeze(1)
 
 
-def masked_mean(x, mask=None):
+def masked_mean(x: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over the valid time steps: `(batch, time, size)` to `(batch, size)`."""
     if mask is None:
         return x.mean(1)

@@ -4,14 +4,17 @@ import ctypes
 import gc
 import resource
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-def reset_peak_memory(device="cpu"):
+def reset_peak_memory(device: str | torch.device = "cpu") -> None:
     """Start a new measurement for `peak_memory_mib`."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -24,7 +27,7 @@ def reset_peak_memory(device="cpu"):
         clear.write_text("5")  # Linux: sets the process's high-water mark back
 
 
-def peak_memory_mib(device="cpu"):
+def peak_memory_mib(device: str | torch.device = "cpu") -> float:
     """MiB at the peak since the last reset: allocated on a GPU, resident on a CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -37,7 +40,7 @@ def peak_memory_mib(device="cpu"):
 
 
 @contextmanager
-def saved_activations(module):
+def saved_activations(module: nn.Module) -> Iterator[dict[str, int]]:
     """Count what autograd keeps for the backward pass.
 
     Yields
@@ -49,7 +52,7 @@ def saved_activations(module):
     parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
     seen, count = {}, {"bytes": 0}
 
-    def pack(tensor):
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             seen[storage.data_ptr()] = storage.nbytes()
@@ -61,7 +64,7 @@ def saved_activations(module):
 
 
 @contextmanager
-def host_waits(device="cpu"):
+def host_waits(device: str | torch.device = "cpu") -> Iterator[Any]:
     """Note what makes the CPU wait for a device.
 
     On a GPU the driver's calls that wait are noted, on a CPU the operators that would:
@@ -97,11 +100,13 @@ class _Waits(TorchDispatchMode):
     )
     with_masks = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.found = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         packet = func.overloadpacket
         masks = packet in self.with_masks and any(
             i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]

@@ -8,7 +8,7 @@ would do it, and its gradients and optimizer state stay in float32.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -132,8 +132,10 @@ CASTING = {
 
 def cast(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
     """A module's weight and bias in the type of a tensor."""
-    bias = None if module.bias is None else module.bias.to(like.dtype)
-    return module.weight.to(like.dtype), bias
+    weight: Any = module.weight
+    bias: Any = module.bias
+    bias = None if bias is None else bias.to(like.dtype)
+    return weight.to(like.dtype), bias
 
 
 @contextmanager

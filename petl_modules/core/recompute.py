@@ -5,6 +5,7 @@ transformers' own switch acts in train mode alone, and a frozen base is in eval 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -18,7 +19,8 @@ def recomputed(function: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
     Not the reentrant form: to that, nothing trains where its input is frozen.
     """
     contexts = lambda: (nullcontext(), _second_time())  # noqa: E731
-    return checkpoint(function, hidden, use_reentrant=False, context_fn=contexts)
+    result: Any = checkpoint(function, hidden, use_reentrant=False, context_fn=contexts)
+    return result
 
 
 def second_time() -> bool:

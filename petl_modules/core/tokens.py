@@ -1,9 +1,11 @@
 """A sequence of tokens inside a Transformer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,20 @@ class Tokens:
     prompts: int = 0
     bands: int = 1
     lengths: tuple | None = None
-    layers: tuple = field(default=None, repr=False)
+    layers: tuple | None = field(default=None, repr=False)
 
-    def rows(self, index):
+    def rows(self, index: Sequence[int]) -> "Tokens":
         """The tokens of some clips of the batch."""
         layers = self.layers and tuple(layer.rows(index) for layer in self.layers)
         hidden, mask = self.hidden[index], self.mask[index]
         lengths = self.lengths and tuple(self.lengths[i] for i in index)
         return replace(self, hidden=hidden, mask=mask, lengths=lengths, layers=layers)
 
-    def standardised(self):
+    def standardised(self) -> "Tokens":
         """Every token with mean 0 and variance 1."""
         return replace(self, hidden=F.layer_norm(self.hidden, self.hidden.shape[-1:]))
 
-    def in_time(self):
+    def in_time(self) -> tuple[Tensor, Tensor]:
         """The sound's tokens by time, bands averaged: hidden states `(batch, steps,
         hidden)` and the numbers of valid steps `(batch,)`, on the CPU where `lengths`
         says them."""

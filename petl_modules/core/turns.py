@@ -1,5 +1,11 @@
 """Adapted models that take turns on one backbone."""
 
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from petl_modules.core.host import Host
+
 
 class Turns:
     """A backbone that serves one adapted model at a time.
@@ -14,12 +20,14 @@ class Turns:
         With its pretrained weights, on its device.
     """
 
-    def __init__(self, backbone):
+    def __init__(self, backbone: Host) -> None:
         self.backbone = backbone
         tensors = (*backbone.parameters(), *backbone.buffers())
         self._pretrained = {tensor: tensor.data for tensor in tensors}
 
-    def give(self, model, tensors):
+    def give(
+        self, model: object | None, tensors: Mapping[nn.Parameter, Tensor]
+    ) -> None:
         """Let the backbone compute for a model, or as it was pretrained.
 
         Arguments

@@ -6,14 +6,16 @@ mask of the valid frames, so that padding never leaks through a convolution, a
 mean or a batch statistic.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from petl_modules.core.access_points import LayerPoints
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.masking import masked_mean
 from petl_modules.core.recompute import second_time
 from petl_modules.errors import UserError, one_of
@@ -53,7 +55,7 @@ class Bottleneck(nn.Module):
         reduction_rate: Reduction | None = None,
         activation: Literal["gelu", "relu", "silu"] = "gelu",
         dropout: Probability = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         width = bottleneck_width(hidden_size, rank, reduction_rate)
         one_of("activation", activation, ACTIVATIONS)
@@ -62,7 +64,7 @@ class Bottleneck(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.up = zeroed(nn.Linear(width, hidden_size))
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; each token by itself."""
         return self.up(self.dropout(self.act(self.down(x))))
 
@@ -97,7 +99,7 @@ class Conformer(nn.Module):
         reduction_rate: Reduction | None = None,
         kernel_size: Size = 31,
         dropout: Probability = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         width = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=96)
         self.norm = nn.LayerNorm(hidden_size)
@@ -107,7 +109,7 @@ class Conformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.up = zeroed(nn.Linear(width, hidden_size))
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         x = F.glu(self.down(self.norm(x)))
         x = self.batch_norm(self.conv(x, mask), mask)
@@ -142,7 +144,7 @@ class Convpass(nn.Module):
         reduction_rate: Reduction | None = None,
         kernel_size: Size = 3,
         dropout: Probability = 0.1,
-    ):
+    ) -> None:
         super().__init__()
         width = bottleneck_width(hidden_size, rank, reduction_rate)
         self.down = nn.Linear(hidden_size, width)
@@ -150,7 +152,7 @@ class Convpass(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.up = zeroed(nn.Linear(width, hidden_size))
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         x = self.conv(quick_gelu(self.down(x)), mask)
         return self.up(self.dropout(quick_gelu(x)))
@@ -168,7 +170,7 @@ class ConvAdapter(nn.Module):
 
     sees_later = True
 
-    def __init__(self, hidden_size: int):
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
         if hidden_size % 16:
             raise UserError(
@@ -183,7 +185,7 @@ class ConvAdapter(nn.Module):
         self.excite = nn.Linear(hidden_size // 16, hidden_size, bias=False)
         nn.init.zeros_(self.widen.weight)
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         x = F.relu(self.narrow(self.norm(x), mask))
         x = self.widen(self.depthwise(x, mask), mask)
@@ -235,8 +237,8 @@ class SiteAdapters(Method):
         train_norm: bool = True,
         layers: Layers | None = None,
         parts: Parts | None = None,
-        **knobs,
-    ):
+        **knobs: Any,
+    ) -> None:
         super().__init__(layers, parts)
         one_of("site", site, ("mhsa", "ffn", "both", "block"))
         one_of("placement", placement, ("parallel", "sequential"))
@@ -246,8 +248,9 @@ class SiteAdapters(Method):
                 "site=block adds to the block's output: position=before and "
                 "residual=False have no meaning there."
             )
-        if hasattr(adapter, "refuse"):
-            adapter.refuse(**knobs)
+        refuse = getattr(adapter, "refuse", None)
+        if refuse is not None:
+            refuse(**knobs)
         if placement == "parallel" and position == "before":
             raise UserError(
                 "position=before has no meaning with placement=parallel: set "
@@ -265,7 +268,7 @@ class SiteAdapters(Method):
         self.additive = residual
         self.form = ("block",) if self.on_block else (placement, position)
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         for layer in self.chosen_layers(model):
             for site in self.sites:
                 adapter = self.adapter(layer.hidden_size, **self.adapter_knobs)
@@ -273,7 +276,7 @@ class SiteAdapters(Method):
                 if self.with_norm:
                     model.train_norm(layer, site)
 
-    def hook(self, layer, site, module):
+    def hook(self, layer: LayerPoints, site: str, module: Any) -> None:
         place = layer.sites[site]
         if self.on_block:
             layer.on_block_output(lambda h, mask: h + module(h, mask))
@@ -291,9 +294,8 @@ class SameConv1d(nn.Conv1d):
     """Convolution over the time of `(batch, time, channels)` that keeps the length
     (even kernels too) and reads zeros where `mask` is False."""
 
-    def forward(self, x, mask=None):
-        if mask is not None:
-            x = x * mask.unsqueeze(-1)
+    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = input if mask is None else input * mask.unsqueeze(-1)
         reach = self.kernel_size[0] - 1
         x = F.pad(x.transpose(1, 2), (reach // 2, reach - reach // 2))
         return super().forward(x).transpose(1, 2)
@@ -309,15 +311,17 @@ class MaskedBatchNorm(nn.Module):
 
     momentum, eps = 0.1, 1e-5
     takes_part = True  # in statistics over processes
+    running_mean: Tensor
+    running_var: Tensor
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, channels)` to the same; `mask` (batch, time), True if valid.
 
         Statistics are weighted sums: to gather the valid frames would wait for the
@@ -340,25 +344,25 @@ class MaskedBatchNorm(nn.Module):
         return (((wide - mean) * scale + self.bias) * weights).to(x.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean, var, count):
+    def _follow(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         """Let the running statistics follow a batch's."""
         unbiased = var * count / (count - 1).clamp(min=1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(unbiased, self.momentum)
 
 
-def over_processes(sums):
+def over_processes(sums: Tensor) -> Tensor:
     """Sums over all processes that train together."""
     together = dist.is_initialized() and dist.get_world_size() > 1
     return all_reduce(sums) if together else sums
 
 
-def quick_gelu(x):
+def quick_gelu(x: Tensor) -> Tensor:
     """`x * sigmoid(1.702 x)`."""
     return x * torch.sigmoid(1.702 * x)
 
 
-def zeroed(linear):
+def zeroed(linear: nn.Linear) -> nn.Linear:
     """The layer with weight and bias set to zero."""
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)

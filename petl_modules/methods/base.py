@@ -1,5 +1,9 @@
 """What all methods share: the contract of a method, and small helpers."""
 
+from typing import Any
+
+from petl_modules.core.access_points import AccessPoints, LayerPoints
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.kinds import Layers, Parts
 
@@ -34,11 +38,13 @@ class Method:
     form = ()
     module = None  # the class that it puts in, where it is always the same
 
-    def __init__(self, layers: Layers | None = None, parts: Parts | None = None):
+    def __init__(
+        self, layers: Layers | None = None, parts: Parts | None = None
+    ) -> None:
         self.layers, self.parts = layers, parts
         self.knobs = {}
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         """Put modules in and switch gradients on.
 
         Arguments
@@ -49,7 +55,7 @@ class Method:
         """
         raise UserError(f"The method {self.name} has no attach function.")
 
-    def hook(self, layer, site, module):
+    def hook(self, layer: LayerPoints, site: str, module: Any) -> None:
         """Let a module act at a site of a layer.
 
         Arguments
@@ -62,13 +68,13 @@ class Method:
         """
         raise UserError(f"The method {self.name} hooks nothing in.")
 
-    def merge(self, model):
+    def merge(self, model: AdaptedModel) -> None:
         """Fold the method's modules into the backbone's weights."""
 
-    def unmerge(self, model):
+    def unmerge(self, model: AdaptedModel) -> None:
         """Undo `merge`, bit by bit."""
 
-    def chosen_parts(self, model):
+    def chosen_parts(self, model: AdaptedModel) -> list[AccessPoints]:
         """The access points of the parts that `parts` names."""
         parts = model.parts
         if self.parts is None:
@@ -81,12 +87,12 @@ class Method:
             )
         return [points for name, points in parts.items() if name in chosen]
 
-    def chosen_layers(self, model):
+    def chosen_layers(self, model: AdaptedModel) -> list[LayerPoints]:
         """The access points of the layers that `layers` names, in each of the parts."""
         parts = self.chosen_parts(model)
         return [layer for part in parts for layer in self._layers_of(part.layers)]
 
-    def _layers_of(self, points):
+    def _layers_of(self, points: list[LayerPoints]) -> list[LayerPoints]:
         count = len(points)
         if self.layers is None:
             return points
@@ -100,7 +106,12 @@ class Method:
         return [points[i] for i in sorted({i % count for i in chosen})]
 
 
-def bottleneck_width(hidden_size, rank=None, reduction_rate=None, default_rate=64):
+def bottleneck_width(
+    hidden_size: int,
+    rank: int | None = None,
+    reduction_rate: float | None = None,
+    default_rate: float = 64,
+) -> int:
     """Width r of a bottleneck: `rank`, or `round(hidden_size / reduction_rate)`.
 
     Example

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.kinds import Layers
 from petl_modules.methods.base import Method
 
@@ -24,11 +25,11 @@ class FullFineTuning(Method):
 
     def __init__(
         self, layers: Layers | None = None, freeze_feature_encoder: bool = True
-    ):
+    ) -> None:
         super().__init__(layers)
         self.freeze_feature_encoder = freeze_feature_encoder
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         if self.layers is not None:
             chosen = [layer.module for layer in self.chosen_layers(model)]
             model.train_backbone(chosen)
@@ -43,10 +44,10 @@ class LinearProbe(Method):
 
     mergeable = True
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         pass
 
 
@@ -65,7 +66,7 @@ class BitFit(Method):
 
     mergeable = True
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         layers = [layer.module for layer in self.chosen_layers(model)]
         kinds = {layer: nn.Linear | nn.LayerNorm | nn.Conv1d for layer in layers}
         if self.layers is None:

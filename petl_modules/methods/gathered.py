@@ -1,8 +1,12 @@
 """Modules of several adapters at one place, side by side: one product takes every clip
 through all of them, and of the narrow values a clip keeps those of its own adapter."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from petl_modules.methods.adapters import Bottleneck
 from petl_modules.methods.lora import LoRA
@@ -18,7 +22,7 @@ class GatheredBottleneck:
     """
 
     @torch.no_grad()
-    def __init__(self, modules):
+    def __init__(self, modules: Sequence[Any]) -> None:
         present = [m for m in modules if m is not None]
         self.act = present[0].act
         self.owners = owners(modules, lambda m: m.down.out_features)
@@ -29,7 +33,7 @@ class GatheredBottleneck:
         biases = [nothing if m is None else m.up.bias for m in modules]
         self.up_bias = torch.stack(biases).unsqueeze(1)
 
-    def __call__(self, x, clips):
+    def __call__(self, x: Tensor, clips: Tensor) -> Tensor:
         """`(batch, time, hidden)` and each clip's adapter `(batch,)` to the same."""
         narrow = self.act(F.linear(x, self.down, self.down_bias))
         own = self.owners == clips[:, None, None]
@@ -46,13 +50,13 @@ class GatheredLoRA:
     """
 
     @torch.no_grad()
-    def __init__(self, modules):
+    def __init__(self, modules: Sequence[Any]) -> None:
         present = [m for m in modules if m is not None]
         self.owners = owners(modules, lambda m: m.a.out_features)
         self.a = torch.cat([m.a.weight for m in present])
         self.b = torch.cat([m.b.weight * m.scale for m in present], 1)
 
-    def __call__(self, x, clips):
+    def __call__(self, x: Tensor, clips: Tensor) -> Tensor:
         """`(batch, time, in)` and each clip's adapter `(batch,)` to `(batch, time,
         out)`."""
         own = self.owners == clips[:, None, None]
@@ -62,7 +66,7 @@ class GatheredLoRA:
 GATHERED = {Bottleneck: GatheredBottleneck, LoRA: GatheredLoRA}
 
 
-def owners(modules, width_of):
+def owners(modules: Sequence[Any], width_of: Callable[[Any], int]) -> Tensor:
     """The adapter of each narrow value, `(sum of widths,)`."""
     found = []
     for place, module in enumerate(modules):

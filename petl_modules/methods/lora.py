@@ -1,10 +1,12 @@
 """LoRA: low-rank updates of frozen projections (Hu et al., arXiv 2106.09685)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from petl_modules.core.access_points import LayerPoints
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.kinds import Items, Layers, Parts, Probability, Range, Reduction, Size
 from petl_modules.methods.base import Method, bottleneck_width
@@ -44,7 +46,7 @@ class LoRA(nn.Module):
         alpha: Alpha | None = None,
         out_features: int | None = None,
         dropout: Probability = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         rank = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=128)
         self.scale = (rank if alpha is None else alpha) / rank
@@ -53,11 +55,11 @@ class LoRA(nn.Module):
         self.b = nn.Linear(rank, out_features or hidden_size, bias=False)
         nn.init.zeros_(self.b.weight)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """`(..., hidden_size)` to `(..., out_features)`."""
         return self.b(self.a(self.dropout(x))) * self.scale
 
-    def delta(self):
+    def delta(self) -> Tensor:
         """The update of the weight, `(out_features, hidden_size)`."""
         return self.scale * (self.b.weight @ self.a.weight)
 
@@ -85,18 +87,18 @@ class LoRAProjections(Method):
 
     def __init__(
         self,
-        targets: Targets = ("q", "v"),
+        targets: Targets = ("q", "v"),  # pyright: ignore[reportArgumentType]
         layers: Layers | None = None,
         parts: Parts | None = None,
-        **knobs,
-    ):
+        **knobs: Any,
+    ) -> None:
         super().__init__(layers, parts)
         names = targets.split(",") if isinstance(targets, str) else targets
         names = [name.strip() for name in names]
         self.targets = [t for name in names for t in ALIASES.get(name, (name,))]
         self.module_knobs = knobs
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         self.updates = []
         layers = self.chosen_layers(model)
         known = {name: None for layer in layers for name in layer.projections}
@@ -117,13 +119,13 @@ class LoRAProjections(Method):
                 self.hook(layer, target, model.add(self, layer, target, update))
                 self.updates.append((place, update))
 
-    def hook(self, layer, site, module):
+    def hook(self, layer: LayerPoints, site: str, module: Any) -> None:
         layer.projections[site].around(lambda x, out, mask: out + module(x))
 
     @torch.no_grad()
-    def merge(self, model):
+    def merge(self, model: AdaptedModel) -> None:
         self.originals = [place.fold(update.delta()) for place, update in self.updates]
 
-    def unmerge(self, model):
+    def unmerge(self, model: AdaptedModel) -> None:
         for place, _ in reversed(self.updates):
             place.unfold(self.originals.pop())

@@ -1,11 +1,11 @@
 """Mixtures of adapters (Cappellazzo et al., arXiv 2402.00828), in their fast forms."""
 
 from math import sqrt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import Probability, Range, Reduction, Size
@@ -18,7 +18,7 @@ Experts = Annotated[int, Range(1, 1024)]
 KERNEL, DROPOUT = 3, 0.1  # of convpass experts
 
 
-def refuse_unread(expert: str = "bottleneck", **knobs) -> None:
+def refuse_unread(expert: str = "bottleneck", **knobs: Any) -> None:
     """Raise a UserError for a knob of convpass experts where there are none."""
     for name in ("kernel_size", "dropout"):
         if expert != "convpass" and knobs.get(name) is not None:
@@ -65,7 +65,7 @@ class DenseMoA(nn.Module):
         expert: Expert = "bottleneck",
         kernel_size: Size | None = None,
         dropout: Probability | None = None,
-    ):
+    ) -> None:
         super().__init__()
         refuse_unread(expert, kernel_size=kernel_size, dropout=dropout)
         one_of("expert", expert, EXPERTS)
@@ -86,7 +86,7 @@ class DenseMoA(nn.Module):
 
     refuse = staticmethod(refuse_unread)
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         narrow, logits = self.down(x).split(
             [self.num_adapters * self.width, self.num_adapters], dim=-1
@@ -146,7 +146,7 @@ class SoftMoA(nn.Module):
         expert: Expert = "bottleneck",
         kernel_size: Size | None = None,
         dropout: Probability | None = None,
-    ):
+    ) -> None:
         super().__init__()
         refuse_unread(expert, kernel_size=kernel_size, dropout=dropout)
         one_of("expert", expert, EXPERTS)
@@ -166,7 +166,7 @@ class SoftMoA(nn.Module):
 
     refuse = staticmethod(refuse_unread)
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         batch, _, d = x.shape
         n, p = self.slots.shape[1:]
@@ -186,7 +186,7 @@ class SoftMoA(nn.Module):
         outputs = outputs.view(n, batch, p, d).transpose(0, 1).reshape(batch, n * p, d)
         return combine @ outputs
 
-    def _convolved(self, narrow):
+    def _convolved(self, narrow: Tensor) -> Tensor:
         """Narrow features `(experts, batch, slots, width)` through every expert's own
         convolution."""
         n = narrow.shape[0]
@@ -194,7 +194,7 @@ class SoftMoA(nn.Module):
         channels = self.dropout(quick_gelu(self.conv(channels)))
         return channels.unflatten(2, (n, -1)).permute(2, 0, 1, 3)
 
-    def _logits(self, x):
+    def _logits(self, x: Tensor) -> Tensor:
         slots = self.slots.flatten(1)
         if self.scale is None:
             return x @ slots

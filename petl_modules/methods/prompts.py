@@ -7,11 +7,14 @@ that of visual prompt tuning and of arXiv 2312.03694.
 
 from dataclasses import replace
 from math import sqrt
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from petl_modules.core.access_points import LayerPoints
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.tokens import Tokens
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import Layers, Parts, Probability, Range, Size
 from petl_modules.methods.base import Method
@@ -45,13 +48,13 @@ class Prompt(nn.Module):
         hidden_size: int,
         prompt_length: Length = 25,
         prompt_dropout: Probability = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         positive("prompt_length", prompt_length)
         self.tokens = nn.Parameter(torch.randn(prompt_length, hidden_size) * NOISE)
         self.dropout = nn.Dropout(prompt_dropout)
 
-    def forward(self, batch_size=1):
+    def forward(self, batch_size: int = 1) -> Tensor:
         """Tokens `(batch, prompt_length, hidden_size)`."""
         return self.dropout(self.tokens.expand(batch_size, -1, -1))
 
@@ -81,7 +84,7 @@ class Prefix(nn.Module):
         prompt_length: Length = 24,
         prompt_dropout: Probability = 0.0,
         projection: Size | None = None,
-    ):
+    ) -> None:
         super().__init__()
         positive("prompt_length", prompt_length)
         self.refuse(prompt_length)
@@ -98,7 +101,7 @@ class Prefix(nn.Module):
         self.dropout = nn.Dropout(prompt_dropout)
 
     @staticmethod
-    def refuse(prompt_length: int = 24, **knobs) -> None:
+    def refuse(prompt_length: int = 24, **knobs: Any) -> None:
         """Raise a UserError for an odd number of vectors."""
         if prompt_length % 2:
             raise UserError(
@@ -106,7 +109,7 @@ class Prefix(nn.Module):
                 "vectors are keys, half values."
             )
 
-    def forward(self):
+    def forward(self) -> tuple[Tensor, ...]:
         """Keys and values, each `(prompt_length / 2, hidden_size)`."""
         vectors = self.vectors
         if self.projection is not None:
@@ -141,13 +144,13 @@ class PromptTokens(Method):
         start: Start = "silence",
         layers: Layers | None = None,
         parts: Parts | None = None,
-        **knobs,
-    ):
+        **knobs: Any,
+    ) -> None:
         super().__init__(layers, parts)
         self.deep, self.start = deep, one_of("start", start, STARTS)
         self.prompt_knobs = knobs
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         silence = model.silent_inputs() if self.start == "silence" else None
         layers = self.chosen_layers(model)
         for layer in layers if self.deep else layers[:1]:
@@ -158,7 +161,7 @@ class PromptTokens(Method):
                 start_uniform(prompt.tokens, layer.hidden_size)
             self.hook(layer, "input", model.add(self, layer, "input", prompt))
 
-    def hook(self, layer, site, module):
+    def hook(self, layer: LayerPoints, site: str, module: Any) -> None:
         layer.before(lambda tokens: with_prompts(tokens, module))
 
 
@@ -186,13 +189,13 @@ class PrefixKeysValues(Method):
         start: Start = "silence",
         layers: Layers | None = None,
         parts: Parts | None = None,
-        **knobs,
-    ):
+        **knobs: Any,
+    ) -> None:
         super().__init__(layers, parts)
         Prefix.refuse(**knobs)
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
-    def attach(self, model):
+    def attach(self, model: AdaptedModel) -> None:
         silence = model.silent_inputs() if self.start == "silence" else None
         for layer in self.chosen_layers(model):
             if not model.takes_prefix(layer):
@@ -208,11 +211,11 @@ class PrefixKeysValues(Method):
                 start_uniform(prefix.vectors, layer.hidden_size)
             self.hook(layer, "mhsa", model.add(self, layer, "mhsa", prefix))
 
-    def hook(self, layer, site, module):
+    def hook(self, layer: LayerPoints, site: str, module: Any) -> None:
         layer.sites[site].with_argument("prefix", module)
 
 
-def with_prompts(tokens, prompt):
+def with_prompts(tokens: Tokens, prompt: Prompt) -> Tokens:
     """`tokens` with the prompt's tokens in the place of earlier prompts, if any."""
     batch = tokens.hidden.shape[0]
     new = prompt(batch).to(tokens.hidden.dtype)
@@ -228,7 +231,7 @@ def with_prompts(tokens, prompt):
 
 
 @torch.no_grad()
-def keys_and_values(layer, inputs):
+def keys_and_values(layer: LayerPoints, inputs: Tensor) -> Tensor:
     """The keys and values of a layer's attention, `(tokens, 2 hidden)`."""
     if not layer.post_norm:
         inputs = layer.norms["mhsa"](inputs)
@@ -236,20 +239,20 @@ def keys_and_values(layer, inputs):
 
 
 @torch.no_grad()
-def start_as(parameter, vectors):
+def start_as(parameter: nn.Parameter, vectors: Tensor) -> None:
     """Set a parameter's rows to vectors spread over those given, with some noise."""
     places = torch.linspace(0, len(vectors) - 1, len(parameter)).round().long()
     parameter.copy_(vectors[places] + NOISE * torch.randn_like(parameter))
 
 
-def start_uniform(parameter, hidden_size):
+def start_uniform(parameter: nn.Parameter, hidden_size: int) -> None:
     """Draw a parameter as visual prompt tuning does: uniform, by Xavier's bound for a
     patch of an image and a token."""
     bound = sqrt(6 / (PATCH + hidden_size))
     nn.init.uniform_(parameter, -bound, bound)
 
 
-def positive(name, value):
+def positive(name: str, value: object) -> None:
     """Raise unless `value` is a whole number above 0."""
     if not isinstance(value, int) or value < 1:
         raise UserError(f"{name}={value} must be a whole number of at least 1.")

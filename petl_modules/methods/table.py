@@ -67,7 +67,7 @@ class Entry:
         return {name: knob.default for name, knob in self.knobs.items()}
 
 
-def make_method(name: str, **knobs) -> Method:
+def make_method(name: str, **knobs: Any) -> Method:
     """The method `name` with its defaults, changed by `knobs`.
 
     Arguments
@@ -125,10 +125,18 @@ def method_knobs() -> tuple[str, ...]:
 # Helpers
 
 
-def entry_of(name, factory, lr, lr_after_head_start, defaults=None, search=None):
+def entry_of(
+    name: str,
+    factory: Callable[..., Method],
+    lr: float,
+    lr_after_head_start: float,
+    defaults: dict[str, Any] | None = None,
+    search: dict[str, list] | None = None,
+) -> Entry:
     """The entry that a mapping of the yaml file describes."""
     keywords = getattr(factory, "keywords", {})
-    module = keywords.get("adapter") or getattr(factory, "func", factory).module
+    method: Any = getattr(factory, "func", factory)
+    module = keywords.get("adapter") or method.module
     knobs = knobs_of(factory, "Method")
     if module is not None:
         inner = knobs_of(module, "Method")

@@ -176,4 +176,4 @@ def adapt(
         )
     with torch.no_grad():
         host = OwnModel(module, family, source)
-    return AdaptedOwn(host, method, besides)
+    return AdaptedOwn(host, method, list(besides))

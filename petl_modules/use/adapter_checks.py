@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -117,7 +118,8 @@ def refuse_other_head(
         )
     if writes:
         if arguments.get("language") is not None:
-            backbone.refuse_language(arguments["language"])
+            writer: Any = backbone
+            writer.refuse_language(arguments["language"])
         return
     sizes = {"hidden_size": backbone.hidden_size}
     if arguments.get("weighted_sum"):

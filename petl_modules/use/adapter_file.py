@@ -66,6 +66,7 @@ def save_adapter(
     """
     folder = Path(folder)
     tensors = {**model.trained_state(), **head_state(head)}
+    own: Any = head
     backbone = model.backbone
     settings = {
         "format": FORMAT,
@@ -79,7 +80,7 @@ def save_adapter(
             "parts": list(backbone.parts),
             "preprocessing": backbone.preprocessing,
         },
-        "head": {"type": type(head).__name__, **head.settings},
+        "head": {"type": type(head).__name__, **own.settings},
         "sample_rate": backbone.sample_rate,
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "info": dict(info),

@@ -94,6 +94,8 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
             output_names=[PROBABILITIES],
             verbose=False,
         )
+    if program is None:
+        raise UserError("torch made no graph of this adapter.")
     model = program.model_proto
     facts = {"labels": json.dumps(loaded.info["labels"]), "sample_rate": str(rate)}
     if longest is not None:

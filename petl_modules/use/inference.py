@@ -343,15 +343,17 @@ class Adapters:
         """
         if not clips:
             return []
-        wavs = pad_sequence(clips, batch_first=True)
+        wavs = pad_sequence(list(clips), batch_first=True)
         counts = torch.tensor([len(clip) for clip in clips])
         try:
             outputs = self._outputs(wavs, counts / wavs.shape[1], names)
         except UserError as error:
             if len(clips) == 1:
                 return [{"file": str(paths[0]), "error": f"{paths[0]}: {error}"}]
-            alone = zip(clips, paths, names, strict=True)
-            return [self.answer_clips(*([part] for part in one))[0] for one in alone]
+            return [
+                self.answer_clips([clip], [path], [name])[0]
+                for clip, path, name in zip(clips, paths, names, strict=True)
+            ]
         return [
             self._loaded[name].answer(path, output)
             for path, name, output in zip(paths, names, outputs, strict=True)

@@ -67,7 +67,7 @@ def dataset_of(entries: Entries, sample_rate: int, max_duration: float | None):
         return make_dataset(manifest, sample_rate, max_duration, cache_mib=0)
 
 
-def batches_of(dataset: DynamicItemDataset, batch_size: int) -> Iterable[Batch]:
+def batches_of(dataset: DynamicItemDataset, batch_size: int) -> Iterable[Any]:
     """The data set in batches, in its order."""
     return DataLoader(dataset, batch_size, collate_fn=Batch)
 

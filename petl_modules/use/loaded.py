@@ -30,7 +30,8 @@ class Loaded:
     def __init__(self, name: str, adapter: Adapter, device: torch.device):
         self.name, self.info = name, adapter.info
         self.labels: list[str] = adapter.info.get("labels") or []
-        self.model, self.head = adapter.model, adapter.head.to(device)
+        self.model = adapter.model
+        self.head: Any = adapter.head.to(device)
         self.model.petl.to(device)
         self.tensors = self.model.backbone_tensors()
         self.writes = isinstance(self.head, OwnHead)

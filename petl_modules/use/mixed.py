@@ -1,5 +1,7 @@
 """Adapted models of one backbone as one: each clip of a batch goes through its own."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -44,7 +46,8 @@ class MixedModel:
     """
 
     def __init__(self, backbone, models, tensors):
-        self.clips, self.tensors = None, {}
+        self.clips: Any = None
+        self.tensors: dict[nn.Parameter, torch.Tensor] = {}
         backbone.serve(self)
         for method, layer, site, modules in places_of(models):
             method.hook(layer, site, self._of_the_clip(modules))
