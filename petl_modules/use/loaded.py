@@ -49,7 +49,8 @@ class Loaded:
             sound, _ = tokens.in_time()
             return self.model.backbone.write(sound, **self.head.settings)
         if self.gives == "text":
-            return list(map(self.joined, heard(*self.head(tokens), self.labels)))
+            scores, counts = self.head(tokens)
+            return list(map(self.joined, heard(scores, counts, self.labels)))
         return list(self.head(tokens).float().softmax(-1).cpu())
 
     def answer(self, path: str | Path, output: Any) -> Answer:
