@@ -59,6 +59,7 @@ class Host(Protocol):
     requires_grad_: Callable[..., Any]
     parameters: Callable[..., Iterator[nn.Parameter]]
     named_parameters: Callable[..., Iterator[tuple[str, nn.Parameter]]]
+    buffers: Callable[..., Iterator[Tensor]]
 
     def serve(self, owner: object | None) -> None:
         """Let the functions that were hooked in for `owner` act, and no others."""

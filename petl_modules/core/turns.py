@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl_modules.core.host import Host
 
@@ -25,9 +25,7 @@ class Turns:
         tensors = (*backbone.parameters(), *backbone.buffers())
         self._pretrained = {tensor: tensor.data for tensor in tensors}
 
-    def give(
-        self, model: object | None, tensors: Mapping[nn.Parameter, Tensor]
-    ) -> None:
+    def give(self, model: object | None, tensors: Mapping[Tensor, Tensor]) -> None:
         """Let the backbone compute for a model, or as it was pretrained.
 
         Arguments

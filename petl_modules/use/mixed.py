@@ -47,7 +47,7 @@ class MixedModel:
 
     def __init__(self, backbone, models, tensors):
         self.clips: Any = None
-        self.tensors: dict[nn.Parameter, torch.Tensor] = {}
+        self.tensors: dict[torch.Tensor, torch.Tensor] = {}
         backbone.serve(self)
         for method, layer, site, modules in places_of(models):
             method.hook(layer, site, self._of_the_clip(modules))

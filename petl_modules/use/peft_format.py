@@ -69,17 +69,18 @@ def to_peft(model: AdaptedModel, folder: str | Path) -> None:
         raise UserError(f"PEFT's format is for the method lora alone, not {names}.")
     backbone = model.backbone
     refuse_where_peft_differs(backbone)
-    ranks = {update.a.out_features for update in model.petl.values()}
+    updates: list[Any] = list(model.petl.values())
+    ranks = {update.a.out_features for update in updates}
     if len(ranks) > 1:
         raise UserError(
             f"The LoRA has the ranks {sorted(ranks)}, and PEFT's format is written for "
             "one: train with rank instead of reduction_rate."
         )
-    if len({update.scale for update in model.petl.values()}) > 1:
+    if len({update.scale for update in updates}) > 1:
         raise UserError("PEFT's format is written for one alpha, not several.")
     folder = Path(folder)
     refuse_full(folder)
-    update = next(iter(model.petl.values()))
+    update = updates[0]
     config = {
         "peft_type": "LORA",
         "task_type": None,
@@ -159,7 +160,8 @@ def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
 
 def named_as_in_peft(model: AdaptedModel) -> dict[str, torch.Tensor]:
     """What trains in an adapted model with LoRA, by PEFT's names."""
-    named = {}
+    named: dict[str, torch.Tensor] = {}
+    update: Any
     for name, update in model.petl.items():
         path = module_path(model, name)
         named[f"{path}.lora_A.weight"] = update.a.weight

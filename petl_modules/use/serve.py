@@ -170,7 +170,10 @@ def make_app(adapters: Adapters, limits: Limits | None = None) -> Any:
         ]
 
     @app.post("/answer", response_model_exclude_none=True)
-    async def answer(file: fastapi.UploadFile, adapter: str | None = None) -> Said:
+    async def answer(
+        file: fastapi.UploadFile,  # pyright: ignore[reportInvalidTypeForm]
+        adapter: str | None = None,
+    ) -> Said:
         """What an adapter says of a recording, in any format that FFmpeg reads."""
         name = adapters.names[0] if adapter is None else adapter
         if name not in adapters.names:
@@ -199,7 +202,10 @@ def make_app(adapters: Adapters, limits: Limits | None = None) -> Any:
         return Said(adapter=name, **found, **told)
 
     @app.middleware("http")
-    async def refuse_large(request: fastapi.Request, go_on: Any) -> Any:
+    async def refuse_large(
+        request: fastapi.Request,  # pyright: ignore[reportInvalidTypeForm]
+        go_on: Any,
+    ) -> Any:
         """Refuse what says that it is too large before it is read."""
         said = request.headers.get("content-length", "0")
         most = limits.mebibytes * 2**20 + PIECE
