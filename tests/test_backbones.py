@@ -17,7 +17,10 @@ def noise(samples, batch=1, seed=0):
     return torch.randn(batch, samples, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("family", ["wav2vec2", "xlsr", "hubert", "wavlm"])
+WAVEFORM = ["wav2vec2", "xlsr", "hubert", "wavlm", "data2vec", "unispeech_sat"]
+
+
+@pytest.mark.parametrize("family", WAVEFORM)
 def test_waveform_encoders_equal_transformers(checkpoints, family):
     reference = AutoModel.from_pretrained(checkpoints[family]).eval()
     backbone = load_backbone(checkpoints[family])

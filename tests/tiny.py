@@ -6,9 +6,13 @@ import torch
 from transformers import (
     ASTConfig,
     ASTModel,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
     GenerationConfig,
     HubertConfig,
     HubertModel,
+    UniSpeechSatConfig,
+    UniSpeechSatModel,
     Wav2Vec2Config,
     Wav2Vec2Model,
     WavLMConfig,
@@ -34,6 +38,12 @@ CONVOLUTIONS = {
     "conv_stride": (8, 8, 4),
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
+}
+DATA2VEC = {
+    **SIZES,
+    **{n: CONVOLUTIONS[n] for n in ("conv_dim", "conv_kernel", "conv_stride")},
+    "num_conv_pos_embeddings": 3,
+    "conv_pos_kernel_size": 5,
 }
 STABLE = {
     "feat_extract_norm": "layer",
@@ -67,6 +77,12 @@ BUILD = {
     "wav2vec2": lambda: Wav2Vec2Model(Wav2Vec2Config(**SIZES, **CONVOLUTIONS)),
     "xlsr": lambda: Wav2Vec2Model(Wav2Vec2Config(**SIZES, **CONVOLUTIONS, **STABLE)),
     "hubert": lambda: HubertModel(HubertConfig(**SIZES, **CONVOLUTIONS)),
+    "data2vec": lambda: Data2VecAudioModel(
+        Data2VecAudioConfig(**DATA2VEC, num_conv_pos_embedding_groups=4)
+    ),
+    "unispeech_sat": lambda: UniSpeechSatModel(
+        UniSpeechSatConfig(**SIZES, **CONVOLUTIONS)
+    ),
     "wavlm": lambda: WavLMModel(WavLMConfig(**SIZES, **CONVOLUTIONS)),
     "whisper": whisper,
 }

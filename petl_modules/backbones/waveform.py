@@ -1,4 +1,5 @@
-"""Encoders that read the waveform: wav2vec 2.0, HuBERT, WavLM, XLSR-53."""
+"""Encoders that read the waveform: wav2vec 2.0 and its multilingual ones (XLSR-53,
+XLS-R, MMS), HuBERT, WavLM, UniSpeech and UniSpeech-SAT, data2vec."""
 
 from dataclasses import replace
 from functools import cache
@@ -46,7 +47,9 @@ LARGE = {
 
 
 class WaveformBackbone(Backbone):
-    """wav2vec 2.0 (arXiv 2006.11477), HuBERT (2106.07447), XLSR-53 (2006.13979).
+    """wav2vec 2.0 (arXiv 2006.11477), XLSR-53 (2006.13979), XLS-R (2111.09296), MMS
+    (2305.13516), HuBERT (2106.07447), UniSpeech (2101.07597), UniSpeech-SAT
+    (2110.05752), data2vec (2202.03555).
 
     Neither the normalisation of the waveform nor the group normalisation of the
     first convolution counts padding.
@@ -66,7 +69,7 @@ class WaveformBackbone(Backbone):
                 f"{source} has convolutions after its encoder (add_adapter), which no "
                 "recipe uses: take the checkpoint without them."
             )
-        stable = config.do_stable_layer_norm
+        stable = getattr(config, "do_stable_layer_norm", False)
         super().__init__(
             model,
             PRE_NORM if stable else POST_NORM,
@@ -181,6 +184,12 @@ def positions(embedding: Any, hidden: Tensor, mask: Tensor) -> Tensor:
     that makes something else of padding, and of a batch's statistics: padding is zero
     again behind it, and the statistics are those of pretraining, in training too.
     """
+    several = getattr(embedding, "layers", None)
+    if several is not None:  # data2vec's, each of which must read zeros there
+        hidden = hidden.mT
+        for layer in several:
+            hidden = layer(hidden.masked_fill(~mask.unsqueeze(1), 0.0))
+        return hidden.mT
     norm = getattr(embedding, "batch_norm", None)
     if norm is None:
         return embedding(hidden)
@@ -219,7 +228,7 @@ def masked_group_norm(hidden: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Ten
 
 
 def load(checkpoint: Checkpoint) -> WaveformBackbone:
-    """A wav2vec 2.0, HuBERT or WavLM."""
+    """A model of one of `KINDS`."""
     kind, backbone = KINDS[checkpoint.model_type]
     checkpoint.no_spec_augment()
     model = with_prefixes(checkpoint.model(kind))
@@ -230,6 +239,9 @@ KINDS = {
     "wav2vec2": ("Wav2Vec2Model", WaveformBackbone),
     "hubert": ("HubertModel", WaveformBackbone),
     "wavlm": ("WavLMModel", WavLMBackbone),
+    "unispeech": ("UniSpeechModel", WaveformBackbone),
+    "unispeech-sat": ("UniSpeechSatModel", WaveformBackbone),
+    "data2vec-audio": ("Data2VecAudioModel", WaveformBackbone),
 }
 ARCHITECTURES = {
     "wav2vec2": {
