@@ -77,7 +77,7 @@ def refusing() -> Iterator[None]:
         finally:
             sys.stdout.flush()  # here, not when Python ends
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
@@ -86,6 +86,13 @@ def refusing() -> Iterator[None]:
         # what Python flushes at its end must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def one_line(error: Exception) -> str:
+    """A complaint on one line, whatever names it quotes: what would end the line or
+    cannot be shown is escaped."""
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
+    return "".join(shown)
 
 
 class Parser(argparse.ArgumentParser):

@@ -264,7 +264,7 @@ def outcome(prepare, hparams, options):
         return f"{argv[1:]}\n{traceback.format_exc()}"
     finally:
         signal.alarm(0)
-    errors = [x for x in said.getvalue().splitlines() if x.startswith("error: ")]
+    errors = [x for x in said.getvalue().split("\n") if x.startswith("error: ")]
     if status == 0 or status is None:
         return "answered"
     fine = status == 2 and len(errors) == 1 and errors[0].rstrip()[-1] in ".?:)]"

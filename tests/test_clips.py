@@ -154,3 +154,9 @@ def test_manifests_changed_by_hand_are_refused(tmp_path, splits, text):
     done.valid.write_text(text)
     with pytest.raises(UserError, match=r"valid\.json is not as it was made.*delete"):
         prepare(tmp_path, splits)
+
+
+def test_an_output_folder_that_cannot_be_is_named(tmp_path, splits):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/run cannot be made: Not a directory"):
+        prepare(tmp_path, splits, run="file/run")

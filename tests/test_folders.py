@@ -6,6 +6,7 @@ import pytest
 from conftest import tone
 
 from petl_modules import data
+from petl_modules.console import refusing
 from petl_modules.errors import UserError
 
 
@@ -61,3 +62,11 @@ def test_older_lists_are_read_as_they_were_written(tmp_path):
         (tmp_path / "a.txt").write_bytes(content)
         with pytest.raises(UserError, match=r"a\.txt is damaged"):
             data.read_lines(tmp_path / "a.txt")
+
+
+def test_a_name_that_is_too_long_or_odd_is_refused_on_one_line(capsys):
+    for name in ("x" * 300, "a\nb\u2028c", os.fsdecode(b"\xe9")):
+        with pytest.raises(SystemExit), refusing():
+            data.data_folder_of("My data", name, ".", "it must be there.")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: The data folder ") and "does not exist" in line

@@ -31,7 +31,7 @@ def data_folder_of(
     if folder is None:
         raise UserError(f"Pass --data_folder=FOLDER, where {recipe} is: {layout}")
     path = Path(str(folder)).expanduser()
-    if not path.is_dir():
+    if not os.path.isdir(path):  # pathlib raises for a name that is too long
         raise UserError(f"The data folder {folder} does not exist: {layout}")
     if not (path / needs).exists():
         raise UserError(f"The data folder {folder} has no {needs}: {layout}")

@@ -19,7 +19,7 @@ from typing import Any
 from petl_modules.data.clips import ClipCheck
 from petl_modules.data.splits import few_shot
 from petl_modules.errors import UserError
-from petl_modules.files import digest, listing, write_json
+from petl_modules.files import digest, listing, make_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def make_manifests(
         check.refuse_broken()
     check.say_broken()
     check_splits(whole, labels)
-    (folder / MARKER).unlink(missing_ok=True)
+    (make_folder(folder) / MARKER).unlink(missing_ok=True)
     for name in SPLITS:
         entries = sorted(whole[name].items())
         write_json(path_of(folder, name), {key: escaped(e) for key, e in entries})

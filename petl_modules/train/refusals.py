@@ -27,7 +27,7 @@ def with_full_paths(config: Config) -> Config:
     paths = {"output_folder": str(Path(config["output_folder"]).resolve())}
     for key in PATHS:
         value = config.get(key)
-        if value is not None and Path(str(value)).exists():
+        if value is not None and os.path.exists(str(value)):
             paths[key] = str(Path(value).resolve())
     return config.replace(**paths)
 
