@@ -81,7 +81,7 @@ class HeadSettings(Strict):
     """A head's class, and the arguments of it, which are the other keys."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Scalar | list[Scalar]] = Field(init=False)
+    __pydantic_extra__: dict[str, Scalar | list[Scalar]] = Field(init=False)  # pyright: ignore
 
     type: Name
 
@@ -95,7 +95,7 @@ class Info(Strict):
     """What `save_adapter` was told; the other keys are free."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Any] = Field(init=False)
+    __pydantic_extra__: dict[str, Any] = Field(init=False)  # pyright: ignore
 
     labels: list[Name] | None = None
     task: Name | None = None

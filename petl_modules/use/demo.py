@@ -7,6 +7,7 @@ pip install -e .[demo].
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from petl_modules.console import Parser
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
-from petl_modules.use.inference import load_adapter
+from petl_modules.use.inference import Adapters, load_adapter
 
 SECONDS = 30.0  # of a clip that are used at most: a page should answer soon
 FFT_SIZE = 512
@@ -30,10 +31,12 @@ class Demo:
     adapters : petl_modules.use.inference.Adapters
     """
 
-    def __init__(self, adapters):
+    def __init__(self, adapters: Adapters):
         self.adapters = adapters
 
-    def answer(self, path, name):
+    def answer(
+        self, path: str | Path | None, name: str
+    ) -> tuple[str, dict[str, float] | None, str | None, Figure | None]:
         """What is said of a clip.
 
         Arguments
@@ -87,7 +90,7 @@ class Demo:
             length += len(piece)
         return kept, length
 
-    def page(self):
+    def page(self) -> Any:
         """The page, a `gradio.Blocks`."""
         gradio = load_gradio()
         names = self.adapters.names
@@ -122,7 +125,7 @@ class Demo:
 
 
 @torch.no_grad()
-def draw(clip, rate):
+def draw(clip: torch.Tensor, rate: int) -> Figure:
     """Waveform and spectrogram of a clip `(samples,)`, as a figure."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     wave, spectrogram = figure.subplots(2, sharex=True)
@@ -144,7 +147,7 @@ def draw(clip, rate):
     return figure
 
 
-def load_gradio():
+def load_gradio() -> Any:
     """Gradio, which asks no server about itself."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:

@@ -85,7 +85,7 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
     sizes = {0: torch.export.Dim("batch", min=1, max=4096), 1: samples}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             whole_module,
             (wavs,),
             dynamo=True,
