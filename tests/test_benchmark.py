@@ -147,6 +147,15 @@ def test_done_is_what_has_complete_results_of_these_settings(tmp_path, capsys):
         benchmark.main(["run", str(file)])
 
 
+def leaves(folder):
+    """A program that leaves what a run leaves."""
+    names = ["adapter.json", "adapter.safetensors", "hyperparams.yaml"]
+    return (
+        f"for name in {names}: open(f'{folder}/{{name}}', 'w').write('x')\n"
+        f"open('{folder}/results.json', 'w').write('{json.dumps(COMPLETE)}')"
+    )
+
+
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
@@ -161,16 +170,24 @@ def test_a_failed_job_says_why(tmp_path, program, reason):
     assert run_job([sys.executable, "-c", program], tmp_path) == reason
     assert failure(tmp_path) == reason
     # the reason is of the last attempt
-    good = f"open('{tmp_path}/results.json', 'w').write('{json.dumps(COMPLETE)}')"
+    good = leaves(tmp_path)
     assert run_job([sys.executable, "-c", good], tmp_path) is None
     assert failure(tmp_path) is None
+
+
+def test_a_job_whose_adapter_is_gone_is_run_again(tmp_path):
+    command = [sys.executable, "-c", leaves(tmp_path)]
+    assert run_job(command, tmp_path) is None
+    (tmp_path / "adapter.safetensors").unlink()
+    assert run_job(command, tmp_path) is None
+    assert (tmp_path / "adapter.safetensors").is_file()
 
 
 def test_a_job_is_run_by_one_process_at_a_time(tmp_path):
     program = (
         "import pathlib, time; time.sleep(0.5)\n"
         f"open('{tmp_path}/runs', 'a').write('x')\n"
-        f"pathlib.Path('{tmp_path}/results.json').write_text('{json.dumps(COMPLETE)}')"
+        f"{leaves(tmp_path)}"
     )
     (tmp_path / "results.json").write_text('{"metrics": ')  # cut off: does not count
     with ThreadPoolExecutor(2) as pool:

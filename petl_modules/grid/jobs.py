@@ -18,7 +18,7 @@ from petl_modules.train.config import load_config
 from petl_modules.train.labels import as_text
 from petl_modules.train.recipes import HPARAMS, TRAIN, prepare_of, recipe_folder
 from petl_modules.train.refusals import with_full_paths
-from petl_modules.train.results import RESULTS, finished, read_results, run_folder
+from petl_modules.train.results import RESULTS, finished, run_folder, whole_results
 
 logger = logging.getLogger(__name__)
 
@@ -189,9 +189,9 @@ def ignore_warnings():
 
 
 def done(folder):
-    """Whether complete results are in a folder."""
+    """Whether a run is whole in a folder."""
     try:
-        return read_results(folder / RESULTS) is not None
+        return whole_results(folder) is not None
     except Damaged:
         return False
 

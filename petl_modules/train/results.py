@@ -88,7 +88,21 @@ def finished(config: Config, folder: Path) -> dict[str, Any] | None:
                 f"{folder} holds a run with {key}={value}, now it is {ours[key]}: "
                 "choose another --output_folder, or delete that one."
             )
-    result = read_results(path) or {}
+    return whole_results(folder)
+
+
+def whole_results(folder: Path) -> dict[str, Any] | None:
+    """A run's results, or None if there are none.
+
+    Raises
+    ------
+    Damaged
+        If not all that a run leaves is there as it was left.
+    """
+    path = folder / RESULTS
+    result = read_results(path)
+    if result is None:
+        return None
     known = result.get("files", {})  # earlier versions say none
     for file in (folder / name for name in FILES):
         refuse_lost(file, path)
