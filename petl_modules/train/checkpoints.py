@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.checkpoints import (
-    METAFNAME,
     Checkpoint,
     Checkpointer,
     mark_as_loader,
@@ -90,7 +89,6 @@ class WholeCheckpointer(Checkpointer):
         super().__init__(checkpoints_dir, *args, **kwargs)
         self.belongs = belongs
         self._whole: dict[Path, bool] = {}  # what was looked at, which takes time
-        self._read: dict[tuple[Path, int], Checkpoint] = {}
 
     def save_checkpoint(self, *args, **kwargs) -> Checkpoint:
         """As SpeechBrain's; the mark comes last, and all processes wait for it: which
@@ -109,13 +107,7 @@ class WholeCheckpointer(Checkpointer):
     def list_checkpoints(self) -> list[Checkpoint]:
         """The checkpoints that are whole."""
         folders = [f for f in self._list_checkpoint_dirs() if self.is_whole(f)]
-        places = {(f, (f / METAFNAME).stat().st_mtime_ns): f for f in folders}
-        # SpeechBrain asks some fifty times a save, and would read their yaml each time
-        for place in places.keys() - self._read.keys():
-            (read,) = self._construct_checkpoint_objects([place[0]])
-            self._read[place] = read
-        self._read = {place: self._read[place] for place in places}
-        return list(self._read.values())
+        return self._construct_checkpoint_objects(folders)
 
     def is_whole(self, folder: Path) -> bool:
         """Whether a checkpoint is as it was saved."""

@@ -177,7 +177,8 @@ def make_brain(built: Built, prepared: Prepared, folder: Path) -> PetlBrain:
             built.training.number_of_epochs, built.training.patience or NEVER
         ),
         loggers=loggers,
-        hparams=built.values,
+        # SpeechBrain's own compile would take the whole model at once
+        hparams={**built.values, "compile": False},
         opt_class=built.make_optimizer,
         checkpointer=WholeCheckpointer(
             folder / CHECKPOINTS, belongs=belongs(built, prepared)
