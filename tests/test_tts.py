@@ -13,6 +13,7 @@ from test_fastspeech2 import build, trained
 from tiny import tiny_checkpoint, tiny_speech_base
 
 from petl_modules.errors import UserError
+from petl_modules.files import SHIPPED
 from petl_modules.tasks.metrics import lower_is_better, unit
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 from petl_modules.tts.features import SpeechFeatures, hertz
@@ -318,6 +319,16 @@ def test_the_command_line_writes_sounds(adapters, tmp_path):
     names = ["voice1_text1", "voice1_text2", "voice2_text1", "voice2_text2"]
     assert sorted(path.stem for path in out.iterdir()) == names
     assert (soundfile.read(out / "voice1_text1.wav")[0] == sound).all()
+
+
+def test_the_packages_voice_speaks():
+    synthesizer = Synthesizer("kathleen", vocoder="griffin-lim")
+    mel = synthesizer.spectrogram("There is that magnificent Bob.")
+    assert 1.0 < len(mel) * 0.016 < 4.0 and synthesizer.speakers == ["kathleen"]
+    # formants: the bands of a voice differ by much more than those of noise
+    assert float(mel.std(1).mean()) > 1.0
+    sizes = [path.stat().st_size for path in SHIPPED["kathleen"].rglob("*")]
+    assert sum(sizes) < 8e6
 
 
 def test_a_page_has_every_voice_and_sentence(adapters, tmp_path):
