@@ -10,12 +10,18 @@ import io
 import logging
 import re
 import unicodedata
+from collections.abc import Callable
+from typing import Any
 
 import sentencepiece
 
 from petl_modules.errors import UserError, one_of
 
 logger = logging.getLogger(__name__)
+
+Splits = dict[str, dict[str, dict[str, Any]]]
+# Symbols, and the function that parts a text into them
+Spelling = tuple[list[str], Callable[[str], list[str]]]
 
 BLANK = "<blank>"
 TOKENS = ("char", "bpe")
@@ -26,7 +32,9 @@ UNSPACED = {"cmn", "ja", "km", "lo", "my", "th", "yue"}
 DOTTED = {"az", "tr"}  # their capital of i has a dot
 
 
-def with_units(splits, tokens="char", vocab_size=500):
+def with_units(
+    splits: Splits, tokens: str = "char", vocab_size: int = 500
+) -> tuple[Splits, list[str]]:
     """Add to every entry the units of its text, parted by spaces.
 
     What the training text lacks has no symbol: it is left out of the units of the
@@ -80,7 +88,7 @@ def with_units(splits, tokens="char", vocab_size=500):
     return spelt_out, [BLANK, *symbols]
 
 
-def joined(symbols):
+def joined(symbols: list[str]) -> str:
     """The text that symbols spell, its marks parted from words by spaces.
 
     Example
@@ -92,7 +100,7 @@ def joined(symbols):
     return " ".join(MARK.sub(r" \g<0> ", text).split())
 
 
-def normalized(text, language="en"):
+def normalized(text: str, language: str = "en") -> str:
     """A text as it is spelt and scored: small letters, digits, apostrophes inside words
     and the marks that belong to letters, and single spaces, or none where the language
     is written without.
@@ -129,19 +137,19 @@ def normalized(text, language="en"):
 # Helpers
 
 
-def characters(texts, vocab_size):
+def characters(texts: list[str], vocab_size: int) -> Spelling:
     """The characters and marks of texts, sorted, and the function that parts a text
     into them."""
     del vocab_size
 
-    def units_of(text):
+    def units_of(text: str) -> list[str]:
         text = re.sub(f" ?({MARK.pattern}) ?", r"\1", text)
         return re.findall(f"{MARK.pattern}|.", text.replace(" ", SPACE))
 
     return sorted({unit for text in texts for unit in units_of(text)}), units_of
 
 
-def pieces(texts, vocab_size):
+def pieces(texts: list[str], vocab_size: int) -> Spelling:
     """SentencePiece units of texts, and the function that parts a text into them."""
     texts = [before_marks(text) for text in texts]
     marks = sorted({mark for text in texts for mark in MARK.findall(text)})
@@ -167,12 +175,12 @@ def pieces(texts, vocab_size):
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     known = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
 
-    def units_of(text):
+    def units_of(text: str) -> list[str]:
         return processor.encode(before_marks(text), out_type=str)
 
     return [piece for piece in known if piece != processor.id_to_piece(0)], units_of
 
 
-def before_marks(text):
+def before_marks(text: str) -> str:
     """A text without the spaces before its marks: they would be units of their own."""
     return re.sub(f" ({MARK.pattern})", r"\1", text)

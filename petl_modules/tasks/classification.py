@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
-from speechbrain.dataio.batch import PaddedData
+from speechbrain.dataio.batch import PaddedBatch, PaddedData
+from speechbrain.dataio.dataset import DynamicItemDataset
 
 from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
@@ -61,7 +62,7 @@ class Classification(Task):
         self.metric = one_of("metric", metric, METRICS)
         self.time_shift, self.mixup = time_shift, mixup
 
-    def add_targets(self, dataset):
+    def add_targets(self, dataset: DynamicItemDataset) -> None:
         """Give a data set the item that `loss` reads.
 
         Raises
@@ -78,7 +79,7 @@ class Classification(Task):
                 )
         dataset.add_dynamic_item(index.get, takes="label", provides=self.target)
 
-    def augment(self, batch):
+    def augment(self, batch: PaddedBatch) -> None:
         """Roll the clips of a batch around, and mix them and their labels."""
         if not (self.time_shift or self.mixup):
             return
@@ -94,7 +95,7 @@ class Classification(Task):
             )
         batch.sig = PaddedData(wavs, counts / wavs.shape[1])
 
-    def loss(self, logits, batch):
+    def loss(self, logits: torch.Tensor, batch: PaddedBatch) -> torch.Tensor:
         """Cross-entropy; `logits` is `(batch, classes)`."""
         return F.cross_entropy(
             logits.float(),
@@ -102,24 +103,24 @@ class Classification(Task):
             label_smoothing=self.label_smoothing,
         )
 
-    def right(self, logits, batch):
+    def right(self, logits: torch.Tensor, batch: PaddedBatch):
         """Clips whose best class is their label, or the larger part of it."""
         labels = batch.label_index.to(logits.device)
         labels = labels if labels.ndim == 1 else labels.argmax(-1)
         return (logits.detach().argmax(-1) == labels).sum()
 
-    def start(self, final=False):
+    def start(self, final: bool = False) -> None:
         """Forget what was collected; `final` after training."""
         del final
         self.rows = []
 
-    def collect(self, logits, batch):
+    def collect(self, logits: torch.Tensor, batch: PaddedBatch) -> None:
         """Keep the predictions of a batch."""
         probabilities = logits.float().softmax(-1).cpu()
         targets = batch.label_index.tolist()
         self.rows += zip(batch.id, targets, probabilities, strict=True)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """Fractions: accuracy, macro and weighted F1, unweighted average recall."""
         targets = [target for _, target, _ in self.rows]
         guesses = [int(p.argmax()) for _, _, p in self.rows]
@@ -130,11 +131,11 @@ class Classification(Task):
             "unweighted_recall": float(balanced_accuracy_score(targets, guesses)),
         }
 
-    def error(self, metrics, loss):
+    def error(self, metrics: dict[str, float], loss: float) -> float:
         """What a better epoch makes smaller; among equals the loss decides."""
         return 1.0 - metrics[self.metric] + 1e-6 * min(loss, 1e3)
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
         """predictions.csv of what was collected."""
         table = StringIO()
         writer = csv.writer(table)

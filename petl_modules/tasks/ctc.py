@@ -1,15 +1,22 @@
 """A sequence of symbols per clip, by connectionist temporal classification."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.decoders.ctc import ctc_greedy_decode
 
 from petl_modules.data.units import BLANK
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import lengths
 from petl_modules.tasks.sequence import SequenceTask
+
+# Scores `(batch, steps, symbols)` and valid steps `(batch,)`, of `CTCHead`
+CTCOutput = tuple[torch.Tensor, torch.Tensor]
 
 
 class CTC(SequenceTask):
@@ -34,7 +41,7 @@ class CTC(SequenceTask):
             raise UserError(f"The first symbol must be {BLANK}, not {labels[0]}.")
         self.labels, self.metric = list(labels), metric
 
-    def add_targets(self, dataset):
+    def add_targets(self, dataset: DynamicItemDataset) -> None:
         """Give a data set the item that `loss` reads, `(symbols,)`: the places of an
         entry's units, which are parted by spaces.
 
@@ -49,20 +56,20 @@ class CTC(SequenceTask):
                 if symbol not in index:
                     raise UserError(f"The symbol {symbol} of {key} is not known.")
 
-        def places(units):
+        def places(units: str) -> torch.Tensor:
             symbols = [index[symbol] for symbol in units.split()]
             return torch.tensor(symbols, dtype=torch.long)
 
         dataset.add_dynamic_item(places, takes="units", provides=self.target)
 
-    def fits(self, entry, steps):
+    def fits(self, entry: dict[str, Any], steps: int) -> bool:
         """Whether a clip of so many steps can spell its units: one step a symbol, and a
         blank between equal ones."""
         symbols = entry["units"].split()
         doubled = sum(a == b for a, b in pairwise(symbols))
         return 0 < len(symbols) + doubled <= steps
 
-    def loss(self, predictions, batch):
+    def loss(self, predictions: CTCOutput, batch: PaddedBatch) -> torch.Tensor:
         """CTC loss per symbol; predictions are those of `CTCHead`."""
         logits, counts = predictions
         symbols, spoken = batch.symbols.data, lengths(batch.symbols)
@@ -72,7 +79,7 @@ class CTC(SequenceTask):
                 log_probabilities, symbols, counts, spoken, zero_infinity=True
             )
 
-    def collect(self, predictions, batch):
+    def collect(self, predictions: CTCOutput, batch: PaddedBatch) -> None:
         """Keep the hypotheses of a batch."""
         logits, counts = predictions
         symbols, spoken = batch.symbols.data.tolist(), lengths(batch.symbols).tolist()
@@ -84,7 +91,9 @@ class CTC(SequenceTask):
         )
 
 
-def heard(logits, counts, labels):
+def heard(
+    logits: torch.Tensor, counts: torch.Tensor, labels: Sequence[str]
+) -> list[list[str]]:
     """What is heard in clips: the best symbol of each step, repeats and blanks
     collapsed.
 
@@ -105,6 +114,6 @@ def heard(logits, counts, labels):
     return [spelt(guess, labels) for guess in guesses]
 
 
-def spelt(indices, labels):
+def spelt(indices: Sequence[int], labels: Sequence[str]) -> list[str]:
     """Indices to symbols."""
     return [labels[index] for index in indices]

@@ -4,13 +4,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.decoders.ctc import CTCBeamSearcher
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.data.units import joined
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import PositiveInt
-from petl_modules.tasks.ctc import CTC, heard
+from petl_modules.tasks.ctc import CTC, CTCOutput, heard
 from petl_modules.tasks.sequence import write_alignments
 
 # what is compared, and the file for its alignments
@@ -75,26 +77,26 @@ class SpeechRecognition(CTC):
                 beam_size=beam_size,
             )
 
-    def add_targets(self, dataset):
+    def add_targets(self, dataset: DynamicItemDataset) -> None:
         """Give a data set the item that `loss` reads, and keep the texts."""
         super().add_targets(dataset)
         self.texts |= {entry["wav"]: entry["text"] for entry in dataset.data.values()}
 
-    def start(self, final=False):
+    def start(self, final: bool = False) -> None:
         """Forget what was collected; `final` after training."""
         self.final = final
         self.stats = {
             rate: ErrorRateStats() for rate in RATES if final or rate == self.metric
         }
 
-    def collect(self, predictions, batch):
+    def collect(self, predictions: CTCOutput, batch: PaddedBatch) -> None:
         """Keep the texts of a batch."""
         guesses, truths = self.guesses(predictions), self.truths(batch)
         for rate, stats in self.stats.items():
             part, _ = RATES[rate]
             stats.append(batch.id, list(map(part, guesses)), list(map(part, truths)))
 
-    def guesses(self, predictions):
+    def guesses(self, predictions: CTCOutput) -> list[str]:
         """Texts that are heard; predictions are those of `CTCHead`."""
         logits, counts = predictions
         if self.searcher is None or not self.final:
@@ -104,11 +106,11 @@ class SpeechRecognition(CTC):
         # one by one: the searcher would round relative lengths down
         return [joined(self.searcher(row[None, :n])[0][0].text) for row, n in rows]
 
-    def truths(self, batch):
+    def truths(self, batch: PaddedBatch) -> list[str]:
         """The texts of a batch as they are."""
         return [self.texts[wav] for wav in batch.wav]
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """Error rates: insertions, deletions and substitutions by words, or by
         characters, spaces among them."""
         return {
@@ -116,7 +118,7 @@ class SpeechRecognition(CTC):
             for rate, stats in self.stats.items()
         }
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
         """Alignments of what was collected, in SpeechBrain's format."""
         for rate, stats in self.stats.items():
             write_alignments(folder / RATES[rate][1], stats)

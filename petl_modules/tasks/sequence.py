@@ -21,20 +21,20 @@ class SequenceTask(Task):
     cuts = False  # a text is that of the whole clip
     fitted = ("train",)
 
-    def start(self, final=False):
+    def start(self, final: bool = False) -> None:
         """Forget what was collected; `final` after training."""
         del final
         self.stats = ErrorRateStats()
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """The error rate."""
         return {self.metric: self.stats.summarize("error_rate") / 100}
 
-    def error(self, metrics, loss):
+    def error(self, metrics: dict[str, float], loss: float) -> float:
         """What a better epoch makes smaller; among equals the loss decides."""
         return metrics[self.metric] + 1e-6 * min(loss, 1e3)
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
         """Alignments of what was collected, in SpeechBrain's format."""
         write_alignments(folder / "alignments.txt", self.stats)
 

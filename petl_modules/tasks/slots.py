@@ -1,12 +1,16 @@
 """Slots and intents of spoken commands, by connectionist temporal classification."""
 
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 from speechbrain.utils.metric_stats import ErrorRateStats
 
 from petl_modules.kinds import PositiveInt
+from petl_modules.tasks.ctc import CTCOutput
 from petl_modules.tasks.recognition import SpeechRecognition
 from petl_modules.tasks.sequence import write_alignments
 
@@ -51,16 +55,16 @@ class SlotFilling(SpeechRecognition):
             labels, metric, beam_size, language_model, lm_weight, word_bonus
         )
 
-    def start(self, final=False):
+    def start(self, final: bool = False) -> None:
         """Forget what was collected; `final` after training."""
         self.final, self.rows = final, []
 
-    def collect(self, predictions, batch):
+    def collect(self, predictions: CTCOutput, batch: PaddedBatch) -> None:
         """Keep the texts of a batch."""
         guesses, truths = self.guesses(predictions), self.truths(batch)
         self.rows += zip(batch.id, guesses, truths, strict=True)
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """SUPERB's metrics (arXiv 2105.01051), and the fraction of right intents."""
         _, guesses, truths = zip(*self.rows, strict=True)
         right = [intent(g) == intent(t) for g, t in zip(guesses, truths, strict=True)]
@@ -70,13 +74,13 @@ class SlotFilling(SpeechRecognition):
             "intent_accuracy": sum(right) / len(right),
         }
 
-    def error(self, metrics, loss):
+    def error(self, metrics: dict[str, float], loss: float) -> float:
         """What a better epoch makes smaller; among equals the loss decides."""
         value = metrics[self.metric]
         wrong = value if self.metric == "slot_value_cer" else 1 - value
         return wrong + 1e-6 * min(loss, 1e3)
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
         """Alignments of words and marks, in SpeechBrain's format."""
         stats = ErrorRateStats()
         ids, guesses, truths = zip(*self.rows, strict=True)
@@ -84,7 +88,7 @@ class SlotFilling(SpeechRecognition):
         write_alignments(folder / "wer.txt", stats)
 
 
-def slots(text):
+def slots(text: str) -> dict[str, list[str]]:
     """The slots of a marked text, each from its first mark to the next that ends it.
 
     Returns
@@ -112,13 +116,13 @@ def slots(text):
     return found
 
 
-def intent(text):
+def intent(text: str) -> str | None:
     """The first intent of a marked text, or None."""
     marks = [word for word in text.split() if word.startswith(INTENT)]
     return marks[0][len(INTENT) : -1] if marks else None
 
 
-def slot_type_f1(guesses, truths):
+def slot_type_f1(guesses: Sequence[str], truths: Sequence[str]) -> float:
     """F1 of the types of an utterance's slots, each counted once, on average over
     utterances; 1 where there are none and none are found."""
     scores = []
@@ -129,7 +133,7 @@ def slot_type_f1(guesses, truths):
     return sum(scores) / len(scores)
 
 
-def slot_value_cer(guesses, truths):
+def slot_value_cer(guesses: Sequence[str], truths: Sequence[str]) -> float:
     """Character error rate of the values of the slots that are there, each against the
     nearest value found for its type, or nothing where there is none."""
     total = Counter()
@@ -143,7 +147,7 @@ def slot_value_cer(guesses, truths):
     return total["edits"] / max(total["characters"], 1)
 
 
-def edits(truth, guess):
+def edits(truth: str, guess: str) -> int:
     """Insertions, deletions and substitutions that turn one text into the other."""
     stats = accumulatable_wer_stats([list(truth)], [list(guess)], Counter())
     return sum(stats[kind] for kind in ("insertions", "deletions", "substitutions"))
