@@ -164,16 +164,16 @@ class Backbone(HostModule):
             counts = to_device(counts, wavs.device)
         tokens = replace(self.embed(wavs, counts), lengths=lengths)
         padded = lengths is not None and min(lengths) < max(lengths)
-        states, shared = [], {}
+        states, shared, of = [], None, None
         for points in self.points.layers:
             tokens = points.enter(tokens)
             if all_layers:
                 states.append(tokens)
             length = tokens.hidden.shape[1]
-            if length not in shared:
-                shared = {length: self.shared_by_layers(length)}
+            if shared is None or length != of:  # no key of a dict: a graph's symbol
+                shared, of = self.shared_by_layers(length), length
             mask = tokens.mask if padded else None
-            hidden = self._through(points, tokens.hidden, mask, shared[length])
+            hidden = self._through(points, tokens.hidden, mask, shared)
             tokens = replace(tokens, hidden=hidden)
         if self.points.hooks.held:  # what leaves a narrow base is float32
             states = [replace(state, hidden=state.hidden.float()) for state in states]
