@@ -55,8 +55,18 @@ def test_an_object_can_be_replaced(recipe):
 def a_value(key):
     """A value that a knob may have, other than its default, and its method."""
     own = ("mhsa", True, 0.5, [0.5, 0.5], [3], 6, 0.05, "word", ["encoder"], ["k"])
-    others = ("cls", "bf16", "offline", "macro_f1", "gloo", "lora", "linear", "last")
-    start = ("sequential", "after", "random", "relu", "convpass")
+    others = (
+        "cls",
+        "bf16",
+        "offline",
+        "macro_f1",
+        "gloo",
+        "lora",
+        "linear",
+        "last",
+        "first",
+    )
+    start = ("first", "sequential", "after", "random", "relu", "convpass")
     methods = [name for name, e in method_table().items() if key in e.knobs]
     for value in (*own, *others, *start):
         with contextlib.suppress(UserError):

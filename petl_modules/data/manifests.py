@@ -59,6 +59,7 @@ def make_manifests(
     shots: int | None = None,
     seed: int = 0,
     skip_broken: bool = False,
+    draw: str = "random",
 ) -> Prepared:
     """Check clips and write manifests, unless they are there already.
 
@@ -81,6 +82,8 @@ def make_manifests(
     seed : int
     skip_broken : bool
         Leave clips out that cannot be read, instead of raising.
+    draw : str
+        How the clips of `shots` are drawn, as of `few_shot`.
 
     Returns
     -------
@@ -97,11 +100,11 @@ def make_manifests(
     labels = None if labels is None else list(labels)
     check_splits(splits, labels)
     clips = [entry["wav"] for name in SPLITS for entry in splits[name].values()]
-    key = digest([splits, labels, shots, seed, skip_broken, listing(clips)])
+    key = digest([splits, labels, shots, draw, seed, skip_broken, listing(clips)])
     if (known := made_before(folder, key)) is not None:
         return known
     check = ClipCheck()
-    whole = {"train": few_shot(splits["train"], shots, seed, check.whole)}
+    whole = {"train": few_shot(splits["train"], shots, seed, check.whole, draw)}
     whole |= {name: check.whole(splits[name]) for name in ("valid", "test")}
     if not skip_broken:
         check.refuse_broken()

@@ -19,6 +19,7 @@ def few_shot(
     count: int | None,
     seed: int,
     whole: Callable[[Entries], Entries] = dict,
+    draw: str = "random",
 ) -> Entries:
     """`count` clips of every class, drawn with the seed; the order of files and
     folders has no say.
@@ -34,6 +35,9 @@ def few_shot(
         Gives back those of some entries whose clips can be read. It is asked only of
         what is drawn; what it leaves out is drawn again from the rest of its class, in
         an order that hangs on the seed too.
+
+    draw : str
+        random, or first: those whose names come first.
 
     Returns
     -------
@@ -52,7 +56,9 @@ def few_shot(
     classes = by_label(entries, count)
     refuse_short(classes, count)
     waiting = {
-        label: in_random_order(keys, count, f"{seed} {label}")
+        label: sorted(keys)
+        if draw == "first"
+        else in_random_order(keys, count, f"{seed} {label}")
         for label, keys in sorted(classes.items())
     }
     drawn = {label: {} for label in waiting}

@@ -20,6 +20,7 @@ from petl_modules.grid.published import Paper
 from petl_modules.grid.report import write_report
 from petl_modules.grid.runs import read_job
 from petl_modules.grid.schedule import run_here, submit
+from petl_modules.methods import method_entry, method_knobs
 from petl_modules.train.config import refuse_misspelt
 from petl_modules.train.labels import folder_name
 
@@ -134,6 +135,7 @@ def load_benchmark(
                     "recipes that stand there twice a name of their own."
                 )
             jobs[job.folder] = job
+    refuse_unused(changes, jobs.values(), path)
     return Benchmark(
         folder, [*jobs.values()], given["parallel"], given["slurm"], given["paper"]
     )
@@ -192,7 +194,7 @@ def make_jobs(folder, recipe, variant, method, seed, given):
     variant, method = entries
     settings = {**given["overrides"], **recipe["settings"], **variant, **method}
     settings |= recipe["methods"].get(names[1] or method["method"]) or {}
-    settings |= given["changes"]
+    settings |= fitting(given["changes"], recipe["recipe"], method["method"])
     for key in RESERVED:
         if key in settings and (key != "method" or key not in method):
             raise UserError(f"{key} cannot be among the overrides.")
@@ -218,6 +220,23 @@ def make_jobs(folder, recipe, variant, method, seed, given):
     if not folds or whole.config["fold"] is not None:
         return [whole]
     return [job(fold=fold) for fold in folds]
+
+
+def fitting(changes, recipe, method):
+    """Those changes that a recipe and a method have a use for."""
+    if not changes:
+        return {}
+    others = set(method_knobs()) - set(method_entry(method).knobs)
+    known = set(Job(recipe, (("method", method),)).config.knobs) - others
+    return {key: value for key, value in changes.items() if key in known}
+
+
+def refuse_unused(changes, jobs, path):
+    """Raise a UserError for a change that no job has a use for."""
+    used = {key for job in jobs for key, _ in job.settings}
+    for key in changes:
+        if key not in used:
+            raise UserError(f"No recipe and no method of {path} has the knob {key}.")
 
 
 def home_of(entries, names):

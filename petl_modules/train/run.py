@@ -155,7 +155,8 @@ def manifests(prepare: Callable, config: Config, folder: Path) -> Prepared:
     given = {name: settings[name] for name in inspect.signature(prepare).parameters}
     splits, labels = prepare(**given)
     shots, seed = settings["few_shot"], settings["seed"]
-    return make_manifests(folder, splits, labels, shots, seed, settings["skip_broken"])
+    skip, draw = settings["skip_broken"], settings["few_shot_draw"]
+    return make_manifests(folder, splits, labels, shots, seed, skip, draw)
 
 
 def make_brain(built: Built, prepared: Prepared, folder: Path) -> PetlBrain:

@@ -48,6 +48,8 @@ class Experiment(Section):
         The folds of the protocol; null where there are none.
     few_shot : int or None
         Training clips per class, drawn with the seed; null takes all.
+    few_shot_draw : str
+        How they are drawn: random, or the first by their names.
     skip_broken : bool
         Whether clips that cannot be read are left out, instead of refused.
     num_classes : int or None
@@ -74,6 +76,7 @@ class Experiment(Section):
     fold: int | None = None
     folds: Annotated[list[int], Items(1, distinct=True)] | None = None
     few_shot: PositiveInt | None = None
+    few_shot_draw: Literal["random", "first"] = "random"
     skip_broken: bool = False
     num_classes: PositiveInt | None = None
     test: bool = True

@@ -1,5 +1,7 @@
 """Entries of UrbanSound8K (Salamon, Jacoby and Bello, 2014)."""
 
+from typing import Literal
+
 from petl_modules import data
 from petl_modules.data.splits import split_off
 from petl_modules.errors import UserError
@@ -13,7 +15,11 @@ LAYOUT = (
 
 
 def prepare_urbansound8k(
-    data_folder: str, fold: int, valid_fraction: float = 0.1, seed: int = 0
+    data_folder: str,
+    fold: int,
+    valid_fraction: float = 0.1,
+    seed: int = 0,
+    choose: Literal["best", "last"] = "best",
 ) -> tuple[data.Splits, list[str]]:
     """Entries of one of the ten official folds.
 
@@ -27,9 +33,12 @@ def prepare_urbansound8k(
     fold : int
         1 to 10.
     valid_fraction : float
-        Of the nine folds' clips.
+        The part of the nine folds' clips that validates; 0 for none, as in the released
+        code of arXiv 2312.03694: validation then shows the test fold.
     seed : int
-        Of the validation set.
+        Draws the validation set.
+    choose : str
+        Which epoch comes out: the best by the validation set, or the last.
 
     Returns
     -------
@@ -40,7 +49,7 @@ def prepare_urbansound8k(
     Raises
     ------
     UserError
-        For a wrong folder or csv.
+        For a wrong folder or csv, or a choice of the epoch by the test fold.
     """
     table = "metadata/UrbanSound8K.csv"
     folder = data.data_folder_of("UrbanSound8K", data_folder, table, LAYOUT)
@@ -56,6 +65,12 @@ def prepare_urbansound8k(
             "label": row["class"],
             "group": row["fsID"],
         }
-    train, valid = split_off(sides["train"], valid_fraction, seed, "valid")
+    if valid_fraction == 0 and choose == "best":
+        raise UserError(
+            "valid_fraction=0 leaves no clips to choose by: set --choose=last too."
+        )
+    train, valid = sides["train"], sides["test"]
+    if valid_fraction != 0:
+        train, valid = split_off(train, valid_fraction, seed, "valid")
     splits = {"train": train, "valid": valid, "test": sides["test"]}
     return splits, [classes[number] for number in sorted(classes)]
