@@ -86,7 +86,8 @@ class Checkpoint:
                 f"The folder {self.location} has no config.json: source must be a "
                 "checkpoint in transformers' layout."
             )
-        refuse_pointers(self.location)
+        if self.is_folder:
+            refuse_pointers(self.location)
         try:
             # never code that comes with a checkpoint
             return AutoConfig.from_pretrained(self.location, trust_remote_code=False)
@@ -170,7 +171,8 @@ class Checkpoint:
                 f"{self.location} is quantized (quantization_config in its "
                 "config.json): take the checkpoint that it was made from."
             )
-        refuse_pickles(self.location)
+        if self.is_folder:
+            refuse_pickles(self.location)
         try:
             loaded: Any = kind.from_pretrained(
                 self.location,
