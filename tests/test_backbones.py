@@ -34,6 +34,14 @@ def test_waveform_encoders_equal_transformers(checkpoints, family):
         torch.testing.assert_close(layer.hidden, hidden, **CLOSE)
 
 
+def test_moonshine_equals_transformers(checkpoints):
+    reference = AutoModel.from_pretrained(checkpoints["moonshine"]).encoder.eval()
+    wav = noise(12000) * 0.1
+    expected = reference(wav).last_hidden_state
+    hidden = load_backbone(checkpoints["moonshine"])(wav).hidden
+    torch.testing.assert_close(hidden, expected, **CLOSE)
+
+
 def test_whisper_equals_transformers_on_30_seconds(checkpoints):
     reference = AutoModel.from_pretrained(checkpoints["whisper"]).encoder.eval()
     backbone = load_backbone(checkpoints["whisper"])

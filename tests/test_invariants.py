@@ -218,10 +218,8 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
         if weighted:
             torch.nn.init.normal_(head.layer_weights)
         trained_norm = model.points.last_norm
-        (
-            torch.nn.init.normal_(trained_norm.weight),
-            torch.nn.init.normal_(trained_norm.bias),
-        )
+        for parameter in trained_norm.parameters():
+            torch.nn.init.normal_(parameter)
         expected = head(model(wavs, lens, all_layers=weighted))
         features = model.features(wavs, lens, head)
         actual = model.head_from_features(*features, head)

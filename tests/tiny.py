@@ -11,6 +11,8 @@ from transformers import (
     GenerationConfig,
     HubertConfig,
     HubertModel,
+    MoonshineConfig,
+    MoonshineModel,
     UniSpeechSatConfig,
     UniSpeechSatModel,
     Wav2Vec2Config,
@@ -44,6 +46,15 @@ DATA2VEC = {
     **{n: CONVOLUTIONS[n] for n in ("conv_dim", "conv_kernel", "conv_stride")},
     "num_conv_pos_embeddings": 3,
     "conv_pos_kernel_size": 5,
+}
+MOONSHINE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "encoder_num_hidden_layers": 2,
+    "decoder_num_hidden_layers": 1,
+    "encoder_num_attention_heads": 4,
+    "decoder_num_attention_heads": 4,
+    "vocab_size": 50,
 }
 STABLE = {
     "feat_extract_norm": "layer",
@@ -84,6 +95,7 @@ BUILD = {
         UniSpeechSatConfig(**SIZES, **CONVOLUTIONS)
     ),
     "wavlm": lambda: WavLMModel(WavLMConfig(**SIZES, **CONVOLUTIONS)),
+    "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)),
     "whisper": whisper,
 }
 PREPROCESSORS = {

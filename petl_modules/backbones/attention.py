@@ -32,6 +32,7 @@ def attention_with_prefix(
         Keys and values `(length, heads * size)`, seen by every token.
     """
     prefix = kwargs.pop("prefix", None)
+    kwargs.pop("is_causal", None)  # the mask says it
     if prefix is not None:
         keys, values = (split_heads(part, key) for part in prefix)
         key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
