@@ -74,7 +74,7 @@ class MoonshineBackbone(Backbone):
         return Tokens(hidden, valid(self.steps(counts), hidden.shape[1]))
 
     def shared_by_layers(self, length: int) -> dict[str, Any]:
-        like = self.model.layer_norm.weight
+        like = self.model.layers[0].self_attn.q_proj.weight  # also of a narrow base
         places = torch.arange(length, device=like.device).unsqueeze(0)
         return {"position_embeddings": self.model.rotary_emb(like, places)}
 
