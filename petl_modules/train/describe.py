@@ -1,5 +1,4 @@
-"""What would train, without data: `python -m petl_modules.describe HPARAMS
-[--key=value ...] [--json]`.
+"""What would train, without data: `petl describe HPARAMS [--key=value ...] [--json]`.
 
 Prints a table of what trains and how many parameters it has, or with --json one object
 of these numbers. HPARAMS is a recipe's yaml or the hyperparams.yaml of a run; options

@@ -269,12 +269,12 @@ def refuse_where_peft_differs(backbone: Backbone) -> None:
     if backbone.family == "wavlm":
         raise UserError(
             "transformers' WavLM reads the weights of its projections past PEFT's "
-            "modules: merge the adapter instead (python -m petl_modules.merge)."
+            "modules: merge the adapter instead (petl merge)."
         )
     if backbone.stretched:
         raise UserError(
             f"The position table of {backbone.source} is stretched here, and not where "
-            "PEFT is used: merge the adapter instead (python -m petl_modules.merge)."
+            "PEFT is used: merge the adapter instead (petl merge)."
         )
 
 
