@@ -303,3 +303,12 @@ def test_names_are_text_in_the_page():
     assert "<td>lora |</td>" in text and "<td><b>1 of 2</b></td>" in text
     assert "&lt;i&gt;method" in text and "1 &lt; 2" in text
     assert "\\|" in table.markdown()
+
+
+def test_the_page_says_of_which_protocol_printed_figures_are():
+    """A printed figure stands beside no run of another protocol without a word."""
+    table = Table("ESC50", ["method"], [["lora"]], "Printed: 50 epochs <AST>.")
+    text = page("Runs", [table], [], [], "Ours differs in:\n\n- seeds\n- the head")
+    assert "<p>Printed: 50 epochs &lt;AST&gt;.</p>" in text
+    assert "<p>Ours differs in:</p>" in text
+    assert "<ul><li>seeds</li><li>the head</li></ul>" in text

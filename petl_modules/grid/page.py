@@ -19,18 +19,21 @@ input { font: inherit; padding: .4rem .6rem; width: min(26rem, 100%);
 table { border-collapse: collapse; margin: .5rem 0 2rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #8885; text-align: right;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0;
+  background: Canvas; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
-tr.published { font-style: italic; opacity: .75; }
-img { max-width: 100%; background: white; margin: .5rem 0; }
+tr.published { font-style: italic;
+  color: color-mix(in srgb, CanvasText 70%, Canvas); }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem; align-items: start; }
+img { max-width: 100%; background: white; }
 """
 SCRIPT = """
 const number = text => {
-  const found = text.replace(/,/g, '').match(/[-+]?\\d+(\\.\\d+)?/);
-  return found ? parseFloat(found[0]) : null;
+  const found = text.replace(/,/g, '').match(/^([-+]?\\d+(?:\\.\\d+)?)([KM]?)/);
+  return found ? found[1] * ({K: 1e3, M: 1e6}[found[2]] ?? 1) : null;
 };
 for (const button of document.querySelectorAll('th button'))
   button.onclick = () => {
@@ -62,7 +65,11 @@ document.querySelector('#words').oninput = event => {
 
 
 def page(
-    title: str, tables: Sequence[Table], notes: Sequence[str], plots: Sequence[Path]
+    title: str,
+    tables: Sequence[Table],
+    notes: Sequence[str],
+    plots: Sequence[Path],
+    protocol: str = "",
 ) -> str:
     """The HTML text.
 
@@ -74,6 +81,8 @@ def page(
         Said below the tables, such as what is missing.
     plots : list of Path
         PNG files, which are put into the text.
+    protocol : str
+        Paragraphs and lists in markdown, said above the tables.
     """
     parts = [
         "<!doctype html>",
@@ -81,6 +90,7 @@ def page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
+        as_text(protocol),
         '<p><label>Keep rows with <input id="words" type="search" '
         'placeholder="words, such as lora whisper"></label></p>',
         *map(as_html, tables),
@@ -88,7 +98,8 @@ def page(
     if notes:
         items = "".join(f"<li>{escape(note)}</li>" for note in notes)
         parts.append(f"<h2>Missing, and in no mean</h2><ul>{items}</ul>")
-    parts += map(picture, plots)
+    pictures = "\n".join(map(picture, plots))
+    parts.append(f'<h2>Plots</h2>\n<div class="plots">{pictures}</div>')
     return "\n".join([*parts, f"<script>{SCRIPT}</script></body></html>", ""])
 
 
@@ -103,9 +114,23 @@ def as_html(table):
     )
     rows = "\n".join(map(row_html, table.rows))
     return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table><thead><tr>{heads}'
+        f"<h2>{escape(table.title)}</h2>\n{as_text(table.note)}"
+        f'<div class="wide"><table><thead><tr>{heads}'
         f"</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
     )
+
+
+def as_text(markdown):
+    """Paragraphs, and lists of one line an item, as HTML; nothing of nothing."""
+    parts = []
+    for part in filter(None, markdown.split("\n\n")):
+        lines = part.split("\n")
+        if all(line.startswith("- ") for line in lines):
+            items = "".join(f"<li>{escape(line[2:])}</li>" for line in lines)
+            parts.append(f"<ul>{items}</ul>\n")
+        else:
+            parts.append(f"<p>{escape(' '.join(lines))}</p>\n")
+    return "".join(parts)
 
 
 def row_html(cells):
@@ -125,4 +150,4 @@ def picture(path):
     """A picture, in the text itself."""
     content = base64.b64encode(path.read_bytes()).decode()
     name = escape(path.stem.replace("_", " "))
-    return f'<p><img alt="{name}" src="data:image/png;base64,{content}"></p>'
+    return f'<img alt="{name}" src="data:image/png;base64,{content}">'

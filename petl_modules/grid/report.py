@@ -75,7 +75,8 @@ def write_report(
     if not tasks:
         raise UserError(f"There are no finished runs below {root}.")
     tables = tables_of(tasks, paper)
-    parts = [] if paper is None else [paper.markdown()]
+    protocol = "" if paper is None else paper.markdown()
+    parts = [protocol] if protocol else []
     parts += [table.markdown() for table in tables]
     if missing:
         lines = "\n".join(f"- {line}" for line in missing)
@@ -91,7 +92,8 @@ def write_report(
         parts.append("\n\n".join(["## Plots", *links]))
         write_text(output / "report.md", "\n\n".join(parts) + "\n")
         title = f"Runs in {root.resolve().name}"
-        write_text(output / "report.html", page(title, tables, missing, shown))
+        text = page(title, tables, missing, shown, protocol)
+        write_text(output / "report.html", text)
         print(f"Report, tables and plots: {output}", file=sys.stderr)
     return 1 if missing else 0
 
