@@ -12,7 +12,7 @@ import torch
 from conftest import RATE, tone
 
 from petl_modules import data
-from petl_modules.data import datasets, manifests, reading
+from petl_modules.data import clip_cache, datasets, manifests, reading
 from petl_modules.errors import UserError
 
 # read_clip
@@ -121,7 +121,7 @@ def test_clips_are_decoded_once_while_memory_lasts(
     manifest, monkeypatch, cache_mib, reads
 ):
     read, seen = data.read_clip, []
-    monkeypatch.setattr(datasets, "read_clip", lambda *a: seen.append(a) or read(*a))
+    monkeypatch.setattr(clip_cache, "read_clip", lambda *a: seen.append(a) or read(*a))
     dataset = datasets.make_dataset(manifest, RATE, cache_mib=cache_mib)
     rounds = [[row["sig"] for row in dataset] for _ in range(3)]
     assert len(seen) == reads  # a clip takes 25 KiB: the third case has room for one
