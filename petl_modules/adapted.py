@@ -1,4 +1,4 @@
-"""The name that `petl_modules.core.adapted` had before; it stays."""
+"""`AdaptedModel` stood here before `petl_modules.core`; what imports it goes on."""
 
 from petl_modules.core.adapted import AdaptedModel
 

@@ -1,4 +1,4 @@
-"""The name that `petl_modules.use.inference` had before; it stays."""
+"""`load_adapter` stood here before `petl_modules.use`; what imports it goes on."""
 
 from petl_modules.use.inference import load_adapter
 

@@ -1,4 +1,5 @@
-"""`python -m petl_modules.peft_format`, which is `petl peft`, and what is at work."""
+"""`python -m petl_modules.peft_format`, which is `petl peft`; `to_peft` and `from_peft`
+stood here before `petl_modules.use`, and what imports them goes on."""
 
 from petl_modules.commands import run
 from petl_modules.use.peft_format import from_peft, to_peft

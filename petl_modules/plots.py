@@ -1,4 +1,4 @@
-"""The name that `petl_modules.grid.plots` had before; it stays."""
+"""Plots stood here before `petl_modules.grid`; what imports them goes on."""
 
 from petl_modules.grid.plots import confusions, few_shot_curves, trade_off
 from petl_modules.tasks.pictures import confusion_matrix
