@@ -26,14 +26,18 @@ def text() -> str:
     """The whole file."""
     shared = recipe_config(SHARED)
     parts = [HEAD, "## Of every recipe\n"]
+    told = {name for entry in method_table().values() for name in entry.knobs}
     for title, knobs in sections(shared).items():
-        if title != "Method":
-            parts += [f"### {title}\n", table(knobs, shared)]
+        rest = [knob for knob in knobs if title != "Method" or knob.name not in told]
+        if rest:
+            parts += [f"### {title}\n", table(rest, shared)]
     parts += ["## Of each method\n", methods()]
     known = set(shared.knobs)
+    layers = set(known)
     for name in LAYERS:
         config = recipe_config(SHARED.parent / name)
         parts += own_knobs(f"## Of recipes over {name}\n", config, known)
+        layers |= set(config.knobs)
     parts.append("## Of one recipe\n")
     for path in sorted(RECIPES.glob(f"**/{TRAIN}")):
         if not (path.parent / HPARAMS).exists():
@@ -42,7 +46,7 @@ def text() -> str:
         config = recipe_config(folder / HPARAMS, prepare_of(folder))
         title = f"### {folder.relative_to(RECIPES)}\n"
         read = {k for k, knob in config.knobs.items() if knob.section == "Data set"}
-        parts += own_knobs(title, config, set(config.knobs) - read | set(shared.knobs))
+        parts += own_knobs(title, config, (layers - read) | known)
     return "\n".join(parts)
 
 
