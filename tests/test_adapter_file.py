@@ -215,7 +215,7 @@ def test_a_refused_adapter_leaves_the_backbone_as_it_was(checkpoint, method, tmp
 
 
 def test_a_slice_of_the_fuzzer(tmp_path):
-    problems, outcomes = fuzz(60, seed=1, root=tmp_path)
+    problems, outcomes, _ = fuzz(60, seed=1, root=tmp_path)
     assert not problems
     assert sum(outcomes.values()) == 60
     assert sum(n for (_, came), n in outcomes.items() if came == "refused") > 40

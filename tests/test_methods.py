@@ -57,6 +57,24 @@ def assert_equal_with_gradients(fast, textbook, x, parameters):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kernel_size", [8, 16])
+def test_wide_even_convolutions_are_exact_in_bfloat16_on_cpus(kernel_size):
+    # CPUs with AMX compute them wrongly; here, what is rounded tells the ways apart
+    torch.manual_seed(0)
+    conv, x = SameConv1d(12, 12, kernel_size), torch.randn(2, 40, 12)
+    exact = conv(x)
+    (wanted,) = torch.autograd.grad(exact.sum(), conv.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv(x)
+    assert found.dtype == torch.bfloat16 and torch.equal(found, exact.bfloat16())
+    (gradient,) = torch.autograd.grad(found.float().sum(), conv.weight)
+    assert torch.allclose(gradient, wanted, atol=1e-3)
+    held, narrow = conv.to(torch.bfloat16), x.bfloat16()
+    found = held(narrow)
+    exact = held.float()(narrow.float())
+    assert torch.equal(found, exact.bfloat16())
+
+
 @pytest.mark.parametrize("expert", ["bottleneck", "convpass"])
 def test_dense_moa_equals_n_stacked_experts(expert):
     module = randomised(DenseMoA(D, N, rank=R, expert=expert)).eval()

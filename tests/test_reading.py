@@ -133,6 +133,15 @@ def test_a_name_that_is_no_utf8_is_read(tmp_path):
         assert len(data.read_clip(path, RATE)) > 6000
 
 
+def test_a_decoder_prints_nothing_of_its_own(tmp_path, capfd):
+    for suffix in (".mp3", ".ac3"):
+        path = tmp_path / (os.fsdecode(b"caf\xe9") + suffix)
+        path.touch()
+        with pytest.raises(UserError, match=r"cannot be read|no sound|empty"):
+            data.read_clip(path, RATE)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_file_that_may_not_be_read_or_is_a_list_of_others(tmp_path):
     (tmp_path / "dir.wav").mkdir()
     with pytest.raises(UserError, match=r"dir\.wav is missing"):

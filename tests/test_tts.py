@@ -1,5 +1,6 @@
 """Speech synthesis: text, judging, voices at run time, and what is refused."""
 
+import contextlib
 import json
 import re
 
@@ -166,7 +167,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 def test_a_hifigan_folder_is_taken(tmp_path, caplog):
     (tmp_path / "hyperparams.yaml").write_text(HIFIGAN)
     caplog.set_level("INFO")
-    vocoder = load_vocoder(str(tmp_path), SpeechFeatures(**FEATURES))
+    vocoder = load_vocoder(str(tmp_path), SpeechFeatures(**FEATURES), True)
     sound = vocoder(torch.randn(9, 80))
     assert sound.shape == (9 * 256,) and sound.isfinite().all()
     assert f"HiFi-GAN of {tmp_path}" in caplog.text
@@ -209,15 +210,16 @@ def test_embeddings_of_speakers_come_from_a_speaker_model(tmp_path):
             data[f"{speaker}{i}"] = {"wav": str(path), "speaker": speaker}
     dataset = DynamicItemDataset(data)
     head = VoiceHead(32, ["a", "b"], embedding_size=12)
-    mean_embeddings(str(tmp_path), dataset, ["a", "b"], head)
+    mean_embeddings(str(tmp_path), dataset, ["a", "b"], head, True)
     assert head.table.std(1).min() > 0 and not torch.equal(*head.table)
     vectors = head(torch.tensor([0, 1, 0]))
     assert vectors.shape == (3, 32) and torch.equal(vectors[0], vectors[2])
     assert "table" not in dict(head.named_parameters())
     with pytest.raises(UserError, match="gives 12 numbers, the base takes 5"):
-        mean_embeddings(str(tmp_path), dataset, ["a", "b"], VoiceHead(32, ["a"], 5))
+        small = VoiceHead(32, ["a"], 5)
+        mean_embeddings(str(tmp_path), dataset, ["a", "b"], small, True)
     with pytest.raises(UserError, match="No speaker encoder can be loaded"):
-        load_encoder(str(tmp_path / "nowhere"))
+        load_encoder(str(tmp_path / "nowhere"), True)
 
 
 # Splits
@@ -393,11 +395,25 @@ def test_a_refused_voice_leaves_the_one_before(base, adapters, tmp_path):
     assert torch.equal(synthesizer.spectrogram("Go on", "ann"), expected)
 
 
+def test_no_code_is_run_unless_it_is_trusted(tmp_path):
+    ran = tmp_path / "ran"
+    attack = f"x: !apply:os.system ['touch {ran}']\n"
+    (tmp_path / "hyperparams.yaml").write_text(attack)
+    with pytest.raises(UserError, match=r"can run code.*--trust_code=True"):
+        load_vocoder(str(tmp_path), SpeechFeatures(**FEATURES))
+    with pytest.raises(UserError, match=r"can run code.*--trust_code=True"):
+        load_encoder(str(tmp_path))
+    assert not ran.exists()
+    with contextlib.suppress(UserError):
+        load_vocoder(str(tmp_path), SpeechFeatures(**FEATURES), trust_code=True)
+    assert ran.exists()  # it would have been run
+
+
 def test_damaged_vocoders_and_recognisers_are_refused(tmp_path):
     features = SpeechFeatures(**FEATURES)
     (tmp_path / "hyperparams.yaml").write_text("generator: 3\n")
     with pytest.raises(UserError, match="No HiFi-GAN can be loaded"):
-        load_vocoder(str(tmp_path), features)
+        load_vocoder(str(tmp_path), features, True)
     with pytest.raises(UserError, match="No Whisper can be loaded"):
         Recogniser(str(tmp_path))
     with pytest.raises(UserError, match="No Whisper can be loaded"):

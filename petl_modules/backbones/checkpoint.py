@@ -21,6 +21,7 @@ from petl_modules.files import SHIPPED
 logger = logging.getLogger(__name__)
 
 PREPROCESSOR = "preprocessor_config.json"
+LONGEST_NAME = 255  # bytes, on the usual file systems
 POINTER = b"version https://git-lfs.github.com"
 # What torch.compile and DistributedDataParallel put before the names of weights
 WRAPPERS = {r"^(_orig_mod\.|module\.)+": ""}
@@ -41,6 +42,11 @@ class Checkpoint:
         Seconds of the longest clip.
     spec_freq, spec_time : int
         SpecAugment's widest masks.
+
+    Raises
+    ------
+    UserError
+        If source has a name that no folder can have.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Checkpoint:
     ) -> None:
         self.source, self.pretrained = source, pretrained
         self.location = str(SHIPPED.get(source, source))
+        refuse_long_names(self.location)
         self.decoder, self.max_duration = decoder, max_duration
         self.spec_freq, self.spec_time = spec_freq, spec_time
         self.is_folder = os.path.isdir(self.location)  # of impossible names too
@@ -234,6 +241,16 @@ def with_prefixes(model: Any) -> Any:
     """The model, with attention that knows learned prefixes."""
     model.config._attn_implementation = attention.NAME
     return model
+
+
+def refuse_long_names(location: str) -> None:
+    """Raise a UserError, itself short, for a name that no folder or hub id has."""
+    longest = max(len(os.fsencode(name)) for name in location.split("/"))
+    if longest > LONGEST_NAME:
+        raise UserError(
+            f"source={location[:40]}... has a name of {longest} bytes: no folder or "
+            f"hub id has more than {LONGEST_NAME}."
+        )
 
 
 def first_line(error: Exception) -> str:

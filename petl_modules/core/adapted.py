@@ -142,12 +142,8 @@ class AdaptedModel(nn.Module):
         """Train the LayerNorm of a site."""
         for name, parameter in layer.norms[site].named_parameters():
             if not parameter.requires_grad:
-                self._train(
-                    f"{layer.name}_{site}_norm.{name}",
-                    parameter,
-                    "site_norms",
-                    site,
-                )
+                name = f"{layer.name}_{site}_norm.{name}"
+                self._train(name, parameter, "site_norms", site)
 
     def train_parameter(self, module: nn.Module, attribute: str) -> None:
         """Train one parameter of a module of the backbone."""
@@ -376,8 +372,7 @@ class AdaptedModel(nn.Module):
         for layer in (layer for points in parts for layer in points.layers):
             places = {f"{s}_norm": norm for s, norm in layer.norms.items()}
             places |= {s: site.module for s, site in layer.projections.items()}
-            places |= dict(layer.module.named_modules())
-            for place, found in places.items():
+            for place, found in (places | dict(layer.module.named_modules())).items():
                 if found is module:
                     return f"{layer.name}_{place}.{attribute}"
         if module is self.points.last_norm:
@@ -392,10 +387,9 @@ def check_same_tensors(
     """Raise a UserError unless both dicts have the same names and shapes."""
     missing, extra = expected.keys() - given.keys(), given.keys() - expected.keys()
     if missing or extra:
-        name = sorted(missing or extra)[0]
         raise UserError(
             f"The tensors do not fit {where}: {len(missing)} are missing and "
-            f"{len(extra)} are extra ({name}, for one)."
+            f"{len(extra)} are extra ({min(missing or extra)}, for one)."
         )
     for name, tensor in expected.items():
         if tensor.shape != given[name].shape:

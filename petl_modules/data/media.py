@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -138,13 +139,24 @@ def ffmpeg_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
         raise Unreadable(str(error).strip(" .")) from None
 
 
+class Stream(FileIO):
+    """A file that answers an impossible seek with a number, as FFmpeg's own do: what
+    it would raise, PyAV prints as a traceback and drops."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1
+
+
 @contextmanager
 def opened(path: str) -> Iterator[str | BinaryIO]:
     """What PyAV opens: a path, or a stream where the path is not the UTF-8 it needs."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        with open(path, "rb") as stream:
+        with Stream(path) as stream:
             yield stream
     else:
         yield path

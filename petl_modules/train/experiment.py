@@ -48,6 +48,7 @@ def run_command(prepare: Callable, path: str, arguments: list[str]) -> None:
         refusals.refuse_folds(config)
         refusals.refuse_device(config)
         refusals.refuse_workers(config)
+        refusals.refuse_unasked_trust(config)
         refusals.refuse_wandb(config)
     if "RANK" in os.environ:
         from speechbrain.utils.distributed import ddp_init_group

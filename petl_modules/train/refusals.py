@@ -102,6 +102,16 @@ def refuse_workers(config: Config) -> None:
         )
 
 
+def refuse_unasked_trust(config: Config) -> None:
+    """Raise a UserError where a yaml allows code to be run: who runs it must, since
+    a saved config may come from anywhere."""
+    if config.get("trust_code") and "trust_code" not in config.given:
+        raise UserError(
+            f"{config.path} says trust_code, which counts on the command line alone: "
+            "give --trust_code=True if you trust the folders that it names."
+        )
+
+
 def refuse_wandb(config: Config) -> None:
     """Raise a UserError for a logger that is not here."""
     if config["wandb"] is None:

@@ -10,21 +10,22 @@ from petl_modules.tts.vocoder import from_speechbrain
 RATE = 16000  # Hz, of SpeechBrain's speaker models
 
 
-def mean_embeddings(source, dataset, speakers, head):
+def mean_embeddings(source, dataset, speakers, head, trust_code=False):
     """Fill a head's table with the mean embedding of every speaker's clips.
 
     Arguments
     ---------
     source : str
         Folder or hub id of a speaker model in SpeechBrain's layout, such as
-        speechbrain/spkrec-ecapa-voxceleb. SpeechBrain runs what its hyperparams.yaml
-        says: use a folder that you trust.
+        speechbrain/spkrec-ecapa-voxceleb.
     dataset : DynamicItemDataset
         With wav and speaker; every speaker must be in it.
     speakers : list of str
     head : petl_modules.tasks.heads.VoiceHead
+    trust_code : bool
+        Whether the model may run code, as `load_vocoder` has it.
     """
-    encoder, sums = load_encoder(source), {name: [] for name in speakers}
+    encoder, sums = load_encoder(source, trust_code), {name: [] for name in speakers}
     for entry in tqdm(dataset.data.values(), desc="speakers", leave=False):
         wav = read_clip(entry["wav"], RATE).unsqueeze(0)
         with torch.no_grad():
@@ -41,8 +42,9 @@ def mean_embeddings(source, dataset, speakers, head):
         head.table[i] = mean
 
 
-def load_encoder(source):
+def load_encoder(source, trust_code=False):
     """SpeechBrain's speaker model."""
     from speechbrain.inference.speaker import EncoderClassifier
 
-    return from_speechbrain(EncoderClassifier, source, "speaker encoder").eval()
+    what = "speaker encoder"
+    return from_speechbrain(EncoderClassifier, source, what, trust_code).eval()

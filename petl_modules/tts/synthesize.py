@@ -49,6 +49,8 @@ class Synthesizer:
         Folder or hub id of a HiFi-GAN, or griffin-lim; None for the base's own, and
         for Griffin-Lim where it has none.
     device : str
+    trust_code : bool
+        Whether a HiFi-GAN in SpeechBrain's layout may run the code that it names.
 
     Attributes
     ----------
@@ -69,7 +71,9 @@ class Synthesizer:
     >>> synthesizer.use("results/TTS/prefix/run_seed0")  # doctest: +SKIP
     """
 
-    def __init__(self, adapter, source=None, vocoder=None, device="cpu"):
+    def __init__(
+        self, adapter, source=None, vocoder=None, device="cpu", trust_code=False
+    ):
         self.device = torch.device(known_device(device))
         if is_base(adapter):
             base = load_backbone(str(adapter))
@@ -81,7 +85,8 @@ class Synthesizer:
         self._lock = threading.RLock()
         self.use(adapter)
         self.sample_rate = self.base.sample_rate
-        self.vocoder = load_vocoder(vocoder or self.base.vocoder, self.base.features)
+        vocoder = vocoder or self.base.vocoder
+        self.vocoder = load_vocoder(vocoder, self.base.features, trust_code)
 
     def use(self, adapter):
         """Speak by the voices of another adapter of the same base.
@@ -178,6 +183,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--speaker", help="Who speaks, where an adapter has several voices.")
     add("--source", help="The base, if it is not where the adapter says.")
     add("--vocoder", help="A HiFi-GAN: folder or hub id. Without one, Griffin-Lim.")
+    trust = "True lets a HiFi-GAN in SpeechBrain's layout run the code that it names."
+    add("--trust_code", choices=("True", "False"), default="False", help=trust)
     pace = "A factor of all durations: 1.2 is slower (%(default)s)."
     add("--pace", type=positive, default=1.0, help=pace)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -189,9 +196,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.page:
         return print_page(options, adapters)
     paths = sound_files(options.out, adapters, options.texts)
-    synthesizer = Synthesizer(
-        options.first, options.source, options.vocoder, options.device
-    )
+    synthesizer = synthesizer_of(options)
     sounds = []
     for adapter in adapters:
         synthesizer.use(adapter)
@@ -203,14 +208,23 @@ def main(argv: list[str] | None = None) -> None:
         print(path)
 
 
+def synthesizer_of(options: argparse.Namespace) -> Synthesizer:
+    """What the command line asks for."""
+    return Synthesizer(
+        options.first,
+        options.source,
+        options.vocoder,
+        options.device,
+        options.trust_code == "True",
+    )
+
+
 def print_page(options: argparse.Namespace, adapters: list[str]) -> None:
     """Write a page of all that was asked for, and print its files."""
     folder = Path(options.out)
     if folder.suffix or folder.is_file():
         raise UserError(f"--out={folder} must be a folder, for a page.")
-    synthesizer = Synthesizer(
-        options.first, options.source, options.vocoder, options.device
-    )
+    synthesizer = synthesizer_of(options)
     spoken = []
     for adapter in adapters:
         synthesizer.use(adapter)

@@ -57,6 +57,9 @@ class TTS(Task):
         A Whisper model for the word error rate, a folder or hub id; null for none.
     speaker_encoder : str or None
         The model of speakers that the base was trained with, a folder or hub id.
+    trust_code : bool
+        Whether a vocoder or speaker_encoder in SpeechBrain's layout may run the code
+        that it names; read from the command line alone.
     similarity : bool
         Whether the likeness of voices is judged after training, by the encoder that
         the package resemblyzer ships.
@@ -84,6 +87,7 @@ class TTS(Task):
         vocoder: str | None = None,
         asr: str | None = None,
         speaker_encoder: str | None = None,
+        trust_code: bool = False,
         similarity: bool = False,
         cache_mib: Count = 1024,
         noprogressbar: bool = False,
@@ -94,7 +98,9 @@ class TTS(Task):
         self.cache_folder = cache_folder
         self.samples, self.sample_epochs = samples, sample_epochs
         self.features = self.backbone.features
-        self.vocoder = load_vocoder(vocoder or self.backbone.vocoder, self.features)
+        self.trust_code = trust_code
+        vocoder = vocoder or self.backbone.vocoder
+        self.vocoder = load_vocoder(vocoder, self.features, trust_code)
         self.recogniser = None if asr is None else Recogniser(asr)
         self.similarity = SpeakerSimilarity() if similarity else None
         self.speaker_encoder = speaker_encoder
@@ -135,7 +141,8 @@ class TTS(Task):
                 raise UserError(f"{key}: {error}") from None
         known = self.features.cached(self.cache_folder, dataset, self.progress)
         if self.speaker_encoder and not self.embedded:
-            mean_embeddings(self.speaker_encoder, dataset, self.labels, self.head)
+            encoder, trusted = self.speaker_encoder, self.trust_code
+            mean_embeddings(encoder, dataset, self.labels, self.head, trusted)
             self.embedded = True
 
         def symbols(text):

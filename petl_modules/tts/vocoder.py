@@ -18,7 +18,7 @@ ITERATIONS = 60
 
 
 def load_vocoder(
-    source: str | None, features: SpeechFeatures
+    source: str | None, features: SpeechFeatures, trust_code: bool = False
 ) -> Callable[[Tensor], Tensor]:
     """HiFi-GAN from a checkpoint, or Griffin-Lim where none is given.
 
@@ -27,9 +27,11 @@ def load_vocoder(
     source : str or None
         griffin-lim or None; or the folder that vocoder training left; or folder or hub
         id of a HiFi-GAN in SpeechBrain's layout, such as
-        speechbrain/tts-hifigan-ljspeech. SpeechBrain runs what its hyperparams.yaml
-        says: use a folder that you trust.
+        speechbrain/tts-hifigan-ljspeech.
     features : petl_modules.tts.features.SpeechFeatures
+    trust_code : bool
+        SpeechBrain runs what a checkpoint's yaml names: without this, a checkpoint in
+        its layout is refused.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def load_vocoder(
     Raises
     ------
     UserError
-        If it cannot be loaded.
+        If it cannot be loaded, or would run code unasked.
     """
     if source in (None, GRIFFIN_LIM):
         logger.info("Vocoder: Griffin-Lim; --vocoder=FOLDER takes a HiFi-GAN.")
@@ -47,7 +49,7 @@ def load_vocoder(
     if is_hifigan(source):
         vocoder = load_hifigan_folder(source, features.settings)
     else:
-        vocoder = load_hifigan(source)
+        vocoder = load_hifigan(source, trust_code)
     logger.info("Vocoder: HiFi-GAN of %s.", source)
     return vocoder
 
@@ -85,7 +87,7 @@ class GriffinLimVocoder:
         return wav / wav.abs().max().clamp(min=1.0)
 
 
-def load_hifigan(source):
+def load_hifigan(source, trust_code):
     """SpeechBrain's HiFi-GAN as a function."""
     from speechbrain.inference.vocoders import HIFIGAN
     from speechbrain.utils.fetching import FetchConfig
@@ -97,11 +99,11 @@ def load_hifigan(source):
             "HiFi-GAN in SpeechBrain's layout."
         )
     no_updates = {"fetch_config": FetchConfig(allow_updates=False)}
-    hifigan = from_speechbrain(HIFIGAN, source, "HiFi-GAN", **no_updates)
+    hifigan = from_speechbrain(HIFIGAN, source, "HiFi-GAN", trust_code, **no_updates)
     return lambda mel: hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
 
 
-def from_speechbrain(interface, source, what, **options):
+def from_speechbrain(interface, source, what, trust_code, **options):
     """A pretrained model of SpeechBrain, from a folder or hub id.
 
     Arguments
@@ -111,16 +113,24 @@ def from_speechbrain(interface, source, what, **options):
     source : str
     what : str
         What the refusal calls it.
+    trust_code : bool
+        Whether it may run code: its yaml names what is called.
     **options
         Of `from_hparams`.
 
     Raises
     ------
     UserError
-        If it cannot be loaded.
+        If it cannot be loaded, or is not trusted.
     """
     from speechbrain.utils.fetching import LocalStrategy
 
+    if not trust_code:
+        raise UserError(
+            f"The {what} {source} would be read by SpeechBrain, and its "
+            "hyperparams.yaml can run code: if you trust it, say so with "
+            "--trust_code=True."
+        )
     try:
         return interface.from_hparams(
             source=str(source),
