@@ -105,13 +105,13 @@ def overview() -> str:
 # Helpers
 
 
-def start(name, program, argv):
+def start(name: str, program: str, argv: list[str]) -> None:
     """Run a command, whose help calls it `program`, and end."""
     sys.argv = [program, *argv]
     command(COMMANDS[name].module)
 
 
-def known(name):
+def known(name: str) -> str:
     """`name`, if there is such a command.
 
     Raises

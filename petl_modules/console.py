@@ -7,10 +7,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from petl_modules.errors import UserError
 
@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
         What the command does, in whole sentences; paragraphs are kept.
     """
 
-    def __init__(self, description: str | None, **kwargs):
+    def __init__(self, description: str | None, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", Paragraphs)
         super().__init__(
             description=description, allow_abbrev=False, add_help=False, **kwargs
@@ -114,7 +114,9 @@ class Parser(argparse.ArgumentParser):
             "-h", "--help", action="help", help="Show this text, and end."
         )
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         """As argparse's.
 
         Raises
@@ -147,7 +149,7 @@ class Parser(argparse.ArgumentParser):
 class Paragraphs(argparse.HelpFormatter):
     """Help whose description keeps its paragraphs."""
 
-    def _fill_text(self, text, width, indent):
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = text.strip().split("\n\n")
         fill = super()._fill_text
         return "\n\n".join(fill(part, width, indent) for part in paragraphs)

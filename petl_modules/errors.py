@@ -1,5 +1,11 @@
 """The one exception for a user's mistake, and checks that raise it."""
 
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+Name = TypeVar("Name", bound=str | None)
+
 
 class UserError(ValueError):
     """A mistake that the user can mend: what is wrong, where, and what to do.
@@ -13,7 +19,7 @@ class Damaged(UserError):
     """Results that are there, but not whole."""
 
 
-def one_of(name, value, choices):
+def one_of(name: str, value: Value, choices: Collection[Any]) -> Value:
     """`value`, if it is among `choices`.
 
     Raises
@@ -26,7 +32,7 @@ def one_of(name, value, choices):
     return value
 
 
-def known_device(name):
+def known_device(name: Name) -> Name:
     """`name`, if torch has such a device here; None is torch's own choice.
 
     Raises

@@ -14,6 +14,7 @@ from conftest import ROOT
 DESCRIBE = ["describe", str(ROOT / "recipes/ESC50/hparams/adapter.yaml")]
 COMMANDS = {
     "import torch": ["-c", "import torch"],
+    "transformers' AST": ["-c", "from transformers import ASTModel"],  # describe's
     "petl --help": ["-m", "petl_modules", "--help"],
     "petl describe": ["-m", "petl_modules", *DESCRIBE, "--pretrained=False"],
     "petl predict --help": ["-m", "petl_modules", "predict", "--help"],

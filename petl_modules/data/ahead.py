@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from speechbrain.dataio.dataloader import SaveableDataLoader
+from speechbrain.dataio.dataset import DynamicItemDataset
 
 
 def ahead(
@@ -47,7 +48,9 @@ class AheadLoader(SaveableDataLoader):
         For `torch.utils.data.DataLoader`.
     """
 
-    def __init__(self, dataset, threads: int = 0, **kwargs) -> None:
+    def __init__(
+        self, dataset: DynamicItemDataset, threads: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(dataset, **kwargs)
         self.threads = threads
 
@@ -84,7 +87,7 @@ class AheadBatches:
     def __iter__(self) -> "AheadBatches":
         return self
 
-    def __next__(self):
+    def __next__(self) -> Any:
         batch = next(self._batches)
         self._num_yielded += 1
         return batch

@@ -1,6 +1,7 @@
 """What training does to waveforms whose labels hold for the whole clip."""
 
 import torch
+from torch import Tensor
 
 from petl_modules.core.transfer import to_device
 
@@ -14,7 +15,7 @@ OFF = {
 }
 
 
-def rolled(wavs, counts):
+def rolled(wavs: Tensor, counts: Tensor) -> Tensor:
     """Clips whose end comes before their beginning, cut at random places.
 
     Arguments
@@ -32,7 +33,9 @@ def rolled(wavs, counts):
     return wavs.gather(1, source)
 
 
-def mixed(wavs, counts, alpha):
+def mixed(
+    wavs: Tensor, counts: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Every clip mixed with another of the batch (mixup, arXiv 1710.09412).
 
     Arguments

@@ -1,5 +1,9 @@
 """A batch whose lengths stay on the CPU."""
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 
 
@@ -10,15 +14,15 @@ class Batch(PaddedBatch):
     it has to do.
     """
 
-    def pin_memory(self):
+    def pin_memory(self) -> "Batch":
         """In place: data into memory that a GPU can read by itself."""
         return self._change(lambda data: data.pin_memory())
 
-    def to(self, *args, **kwargs):
+    def to(self, *args: Any, **kwargs: Any) -> "Batch":
         """In place: data to a device, as `torch.Tensor.to` does it."""
         return self._change(lambda data: data.to(*args, **kwargs))
 
-    def _change(self, function):
+    def _change(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         for key, value in vars(self).items():
             if isinstance(value, PaddedData):
                 setattr(self, key, value._replace(data=function(value.data)))

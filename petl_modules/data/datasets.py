@@ -2,16 +2,20 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
 from torch.utils.data import BatchSampler
 
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.data.batch import Batch
 from petl_modules.data.clip_cache import Clips
 from petl_modules.data.feature_cache import cached_features, mib_of_features
 from petl_modules.data.loading import Loading
+from petl_modules.data.manifests import Prepared
 from petl_modules.data.ready import Ready
 from petl_modules.errors import UserError
 
@@ -21,12 +25,12 @@ BUCKETS = 20  # of like lengths; more of them leave less padding and fewer full 
 
 
 def make_datasets(
-    prepared,
-    task,
-    model,
-    head,
+    prepared: Prepared,
+    task: Any,
+    model: AdaptedModel,
+    head: torch.nn.Module,
     loading: Loading,
-    device,
+    device: str | torch.device,
     feature_folder: Path | None = None,
     clip_folder: Path | None = None,
     progress: bool = True,
@@ -97,12 +101,12 @@ def make_datasets(
 
 
 def make_dataset(
-    manifest,
+    manifest: str | Path,
     sample_rate: int,
     max_duration: float | None = None,
     cache_mib: float = 1024,
     clips: Clips | None = None,
-):
+) -> DynamicItemDataset:
     """A SpeechBrain data set of one manifest.
 
     Arguments
@@ -133,7 +137,13 @@ def make_dataset(
     )
 
 
-def batching(loading: Loading, dataset, task, seed: int, shuffle=False) -> dict:
+def batching(
+    loading: Loading,
+    dataset: DynamicItemDataset,
+    task: Any,
+    seed: int,
+    shuffle: bool = False,
+) -> dict:
     """Arguments of the data loader of a data set of `make_datasets`.
 
     Batches hold `batch_size` clips, or with `max_batch_seconds` clips of like lengths:
@@ -165,12 +175,14 @@ def batching(loading: Loading, dataset, task, seed: int, shuffle=False) -> dict:
 class ShuffledBatches(BatchSampler):
     """Batches in an order that is drawn for each epoch."""
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Draw another order."""
         self.sampler.set_epoch(epoch)
 
 
-def fitting(dataset, loading: Loading, backbone, task, split):
+def fitting(
+    dataset: DynamicItemDataset, loading: Loading, backbone: Any, task: Any, split: str
+) -> DynamicItemDataset:
     """The clips that are not too long, and long enough for their text."""
     longest = loading.max_duration or float("inf")
     left_out = []
@@ -197,7 +209,12 @@ def fitting(dataset, loading: Loading, backbone, task, split):
     return dataset.filtered_sorted(key_test={"id": lambda key: key not in gone})
 
 
-def refuse_long(dataset, max_duration: float | None, model, split: str) -> None:
+def refuse_long(
+    dataset: DynamicItemDataset,
+    max_duration: float | None,
+    model: AdaptedModel,
+    split: str,
+) -> None:
     """Raise a UserError for a clip that the backbone has no positions for, before an
     epoch is spent."""
     backbone = model.backbone
@@ -215,7 +232,9 @@ def refuse_long(dataset, max_duration: float | None, model, split: str) -> None:
         )
 
 
-def may_cache(model, head, dataset, loading: Loading) -> bool:
+def may_cache(
+    model: AdaptedModel, head: Any, dataset: DynamicItemDataset, loading: Loading
+) -> bool:
     """Whether the features of a clip stay the same through training, and fit."""
     if not (model.frozen_below_head and getattr(head, "cacheable", False)):
         return False

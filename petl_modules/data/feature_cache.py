@@ -3,10 +3,13 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from tqdm import tqdm
 
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.precision import base_precision
 from petl_modules.data.ahead import ahead
 from petl_modules.data.tensor_cache import TensorCache
@@ -18,8 +21,15 @@ PART_SECONDS = 60  # of work that a kill can lose
 
 
 def cached_features(
-    folder, model, head, dataset, batch_size, device, progress=True, threads=0
-):
+    folder: str | Path,
+    model: AdaptedModel,
+    head: Any,
+    dataset: DynamicItemDataset,
+    batch_size: int,
+    device: str | torch.device,
+    progress: bool = True,
+    threads: int = 0,
+) -> dict[str, torch.Tensor]:
     """The features that the head reads of every clip of a data set.
 
     Arguments
@@ -73,7 +83,9 @@ def cached_features(
     return {wav: cache[name] for wav, name in names.items()}
 
 
-def mib_of_features(model, head, dataset):
+def mib_of_features(
+    model: AdaptedModel, head: Any, dataset: DynamicItemDataset
+) -> float:
     """Mebibytes that the features of a data set take, or a little more."""
     backbone, steps = model.backbone, len(dataset)
     if not head.pooling:
@@ -84,7 +96,7 @@ def mib_of_features(model, head, dataset):
     return steps * layers * backbone.hidden_size * 4 / 2**20
 
 
-def key_of(model, head):
+def key_of(model: AdaptedModel, head: Any) -> str:
     """What all features of one file share."""
     facts = {
         "backbone": model.backbone.fingerprint(),
@@ -99,6 +111,6 @@ def key_of(model, head):
     return digest(facts)[:20]
 
 
-def clip_key(wav, max_duration):
+def clip_key(wav: str, max_duration: float | None) -> str:
     """A clip as it is now: its path, size, time of change, and cut."""
     return digest([listing([wav]), max_duration])[:32]

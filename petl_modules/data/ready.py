@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from speechbrain.dataio.batch import PaddedData
+from speechbrain.dataio.dataset import DynamicItemDataset
 from torch import Tensor
 
 from petl_modules.data.ahead import AheadLoader
@@ -38,7 +39,11 @@ class Ready:
 
     @classmethod
     def of(
-        cls, dataset, known: Mapping[str, Tensor], target: str, device
+        cls,
+        dataset: DynamicItemDataset,
+        known: Mapping[str, Tensor],
+        target: str,
+        device: str | torch.device,
     ) -> "Ready | None":
         """Those of a data set, or None where clips differ in their steps, or targets
         are more than a number each."""
@@ -86,7 +91,9 @@ class ReadyLoader(AheadLoader):
         For `torch.utils.data.DataLoader`.
     """
 
-    def __init__(self, dataset, threads: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, dataset: DynamicItemDataset, threads: int = 0, **kwargs: Any
+    ) -> None:
         del threads
         super().__init__(dataset, 0, **{**kwargs, "pin_memory": False})
 
@@ -94,7 +101,7 @@ class ReadyLoader(AheadLoader):
         return self.dataset.ready.batch(chosen)
 
 
-def loader_of(dataset, **kwargs: Any) -> AheadLoader:
+def loader_of(dataset: DynamicItemDataset, **kwargs: Any) -> AheadLoader:
     """The loader that suits a data set."""
     ready = getattr(dataset, "ready", None) is not None
     return (ReadyLoader if ready else AheadLoader)(dataset, **kwargs)

@@ -137,7 +137,7 @@ def normalized(text: str, language: str = "en") -> str:
 # Helpers
 
 
-def characters(texts: list[str], vocab_size: int) -> Spelling:
+def characters(texts: list[str], vocab_size: int | None) -> Spelling:
     """The characters and marks of texts, sorted, and the function that parts a text
     into them."""
     del vocab_size

@@ -34,7 +34,7 @@ def crossfaded(bands: Sequence[Sound], place: Sound) -> Sound:
 def resonances(peaks: Sequence[tuple[float, float]]) -> Response:
     """Response with a peak of the given (centre, bandwidth) each, all equally high."""
 
-    def response(hertz):
+    def response(hertz: np.ndarray) -> np.ndarray:
         gain = np.zeros_like(hertz)
         for order, (centre, width) in enumerate(peaks):
             place = (hertz - centre) / np.float32(width)
@@ -57,7 +57,7 @@ def random_response(rng: Generator, depth: float) -> Response:
     places = np.linspace(np.log(60), np.log(8000), 10)
     gains = rng.uniform(-depth, depth, 10)
 
-    def response(hertz):
+    def response(hertz: np.ndarray) -> np.ndarray:
         decibels = np.interp(np.log(np.maximum(hertz, 1)), places, gains)
         return (10 ** (decibels / 20)).astype(np.float32)
 

@@ -27,7 +27,7 @@ class Teacher(nn.Module):
         Which layers' outputs to take, from 1; the last one after the final norm.
     """
 
-    def __init__(self, source: str, layers: list[int]):
+    def __init__(self, source: str, layers: list[int]) -> None:
         super().__init__()
         try:
             extractor = WhisperFeatureExtractor.from_pretrained(source)
@@ -77,7 +77,7 @@ class Student(nn.Module):
         Width of the teacher's targets; number of kinds of sources.
     """
 
-    def __init__(self, config: ASTConfig, target_size: int, sources: int):
+    def __init__(self, config: ASTConfig, target_size: int, sources: int) -> None:
         super().__init__()
         self.ast = ASTModel(config)
         # on the CPU, 1.6 times as fast as sdpa for these few tokens

@@ -130,7 +130,13 @@ def five_folds(
             [weight, bias], max_iter=200, line_search_fn="strong_wolfe"
         )
 
-        def loss(x=x, train=~test, weight=weight, bias=bias, optimizer=optimizer):
+        def loss(
+            x: Tensor = x,
+            train: Tensor = ~test,
+            weight: Tensor = weight,
+            bias: Tensor = bias,
+            optimizer: torch.optim.Optimizer = optimizer,
+        ) -> Tensor:
             optimizer.zero_grad()
             value = F.cross_entropy(x[train] @ weight + bias, labels[train])
             value = value + penalty * weight.square().sum() / 2

@@ -144,7 +144,7 @@ def write_wav(path: Path, wav: Sound, rate: int) -> None:
 # Helpers
 
 
-def complete(folder, settings):
+def complete(folder: Path, settings: dict) -> None:
     """Write what a folder lacks of its clips."""
     rate = settings["sample_rate"]
     manifest = folder / MANIFEST

@@ -75,7 +75,7 @@ class Batches:
     """An epoch's batches: mostly crops of half the length, from anywhere in the clip
     and put anywhere in the position table, else whole clips."""
 
-    def __init__(self, options: Namespace, clips: dict[str, Tensor]):
+    def __init__(self, options: Namespace, clips: dict[str, Tensor]) -> None:
         self.clips, self.size, self.seed = clips, options.batch_size, options.seed
         self.mean, self.deviation = feature_statistics(clips["features"])
         self.patch = options.mel_bins
@@ -134,7 +134,7 @@ def augment(x: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
     frames, mel bins)` and masks a band and a stretch of time, at random per clip."""
     clips, frames, bins = x.shape
 
-    def draw(low, high):
+    def draw(low: float, high: float) -> Tensor:
         return torch.empty(clips, 1, 1).uniform_(low, high, generator=generator)
 
     tilt = draw(-0.15, 0.15) * torch.linspace(-1, 1, bins)

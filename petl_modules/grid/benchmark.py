@@ -8,8 +8,10 @@ writes tables and plots.
 
 import itertools
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
@@ -180,14 +182,16 @@ def main(argv: list[str] | None = None) -> int:
 # Helpers
 
 
-def show(benchmark):
+def show(benchmark: Benchmark) -> int:
     """Print every job's state and command line."""
     for job in benchmark.jobs:
         print(f"{job.state():6}{job.shown()}")
     return 0
 
 
-def make_jobs(folder, recipe, variant, method, seed, given):
+def make_jobs(
+    folder: Path, recipe: dict, variant: dict, method: dict, seed: int, given: dict
+) -> list[Job]:
     """The jobs of all folds of one recipe and method."""
     entries = [dict(variant), dict(method)]
     names = [plain_name(entry.pop("name", None)) for entry in entries]
@@ -207,7 +211,7 @@ def make_jobs(folder, recipe, variant, method, seed, given):
     called = [names[1] or method["method"], names[0]] if any(names) else []
     name = " ".join(filter(None, called)) or None
 
-    def job(**more):
+    def job(**more: Any) -> Job:
         told = tuple({**settings, **more}.items())
         return Job(recipe["recipe"], told, given["processes"], task, name)
 
@@ -222,7 +226,7 @@ def make_jobs(folder, recipe, variant, method, seed, given):
     return [job(fold=fold) for fold in folds]
 
 
-def fitting(changes, recipe, method):
+def fitting(changes: dict, recipe: str, method: str) -> dict[str, Any]:
     """Those changes that a recipe and a method have a use for."""
     if not changes:
         return {}
@@ -231,7 +235,7 @@ def fitting(changes, recipe, method):
     return {key: value for key, value in changes.items() if key in known}
 
 
-def refuse_unused(changes, jobs, path):
+def refuse_unused(changes: dict, jobs: Collection[Job], path: str | Path) -> None:
     """Raise a UserError for a change that no job has a use for."""
     used = {key for job in jobs for key, _ in job.settings}
     for key in changes:
@@ -239,7 +243,7 @@ def refuse_unused(changes, jobs, path):
             raise UserError(f"No recipe and no method of {path} has the knob {key}.")
 
 
-def home_of(entries, names):
+def home_of(entries: Sequence[dict], names: Sequence[str | None]) -> str:
     """The folder of a variant's and a method's runs: their names, or what they set."""
     own = [
         {key: value for key, value in entry.items() if key not in IN_RUN_NAME}
@@ -251,7 +255,7 @@ def home_of(entries, names):
     return ",".join(filter(None, parts))
 
 
-def plain_name(name):
+def plain_name(name: Any) -> str | None:
     """A name that a file gives, which must do for a folder; None stays."""
     if name is None:
         return None
@@ -260,7 +264,7 @@ def plain_name(name):
     return str(name).strip()
 
 
-def recipes_of(given, path):
+def recipes_of(given: dict, path: str | Path) -> list[dict]:
     """`{recipe, name, named, settings}` of each."""
     found = []
     for entry in given["recipes"]:
@@ -289,7 +293,7 @@ def recipes_of(given, path):
     return found
 
 
-def methods_of(given, path):
+def methods_of(given: dict, path: str | Path) -> list[dict]:
     """The overrides of each method, its name among them."""
     found = []
     for entry in given["methods"]:
@@ -300,7 +304,7 @@ def methods_of(given, path):
     return found
 
 
-def read(path):
+def read(path: str | Path) -> dict[str, Any]:
     """The file's keys, all of them, each of its type."""
     try:
         given = YAML(typ="safe", pure=True).load(Path(path))
@@ -334,7 +338,7 @@ def read(path):
     return given
 
 
-def paper_of(said, path):
+def paper_of(said: Any, path: str | Path) -> Paper | None:
     """The paper whose table a file runs again, or None."""
     if said is None:
         return None
@@ -351,7 +355,7 @@ def paper_of(said, path):
         ) from None
 
 
-def change_of(text):
+def change_of(text: str) -> tuple[str, Any]:
     """The key and value of KEY=VALUE."""
     key, equals, value = text.partition("=")
     if not equals:
@@ -362,13 +366,13 @@ def change_of(text):
         return key, value
 
 
-def full_path(text):
+def full_path(text: str) -> str:
     """A path with its variables filled in, absolute if it is a folder here; hub ids
     stay as they are."""
     path = Path(expanded(text))
     return str(path.resolve()) if path.is_dir() else expanded(text)
 
 
-def expanded(text):
+def expanded(text: str | Path) -> str:
     """A path with ~ and $VARIABLES filled in."""
     return os.path.expanduser(os.path.expandvars(str(text)))

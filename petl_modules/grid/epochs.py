@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,6 +18,7 @@ import speechbrain as sb
 import torch
 
 from petl_modules.data.datasets import batching, make_datasets
+from petl_modules.train.brain import PetlBrain
 from petl_modules.train.built import Built
 from petl_modules.train.config import load_config
 from petl_modules.train.run import make_brain, manifests
@@ -82,7 +84,7 @@ def measure(folder: Path, knobs: list[str]) -> None:
     print(f"raw steps {raw:.2f} s")
 
 
-def raw_steps(brain, train) -> float:
+def raw_steps(brain: PetlBrain, train: Any) -> float:
     """Seconds of as many steps as an epoch has, of one batch on the device."""
     brain.on_stage_start(sb.Stage.TRAIN, 4)
     brain.modules.train()
@@ -97,7 +99,7 @@ def raw_steps(brain, train) -> float:
     return time.perf_counter() - began
 
 
-def synchronize(device) -> None:
+def synchronize(device: str | torch.device) -> None:
     """Wait until the device has done its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

@@ -11,10 +11,11 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from petl_modules.errors import Damaged
 from petl_modules.files import lock, write_json
-from petl_modules.train.config import load_config
+from petl_modules.train.config import Config, load_config
 from petl_modules.train.labels import as_text
 from petl_modules.train.recipes import HPARAMS, TRAIN, prepare_of, recipe_folder
 from petl_modules.train.refusals import with_full_paths
@@ -54,31 +55,33 @@ class Job:
     task: str | None = None
     name: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _ = self.config  # refuses what the recipe would refuse
 
     @property
-    def home(self):
+    def home(self) -> Path:
         """The recipe's folder."""
         return recipe_folder(self.recipe)
 
     @cached_property
-    def config(self):
+    def config(self) -> Config:
         """The complete config."""
         hparams, prepare = self.home / HPARAMS, prepare_of(self.home)
         return with_full_paths(load_config(hparams, self.arguments, prepare))
 
     @cached_property
-    def folder(self):
+    def folder(self) -> Path:
         """Where the run leaves its results."""
         return run_folder(self.config, self.config["fold"])
 
     @property
-    def arguments(self):
+    def arguments(self) -> list[str]:
         """The overrides of the command line."""
         return [f"--{key}={as_text(value)}" for key, value in self.settings]
 
-    def command(self, python=sys.executable, start=None):
+    def command(
+        self, python: str = sys.executable, start: str | Path | None = None
+    ) -> list[str]:
         """The command line; paths relative to `start` if that is given."""
         files = [self.home / TRAIN, self.home / HPARAMS]
         if start is not None:
@@ -88,11 +91,11 @@ class Job:
         together = launch if self.processes > 1 else []
         return [python, *together, *map(str, files), *self.arguments]
 
-    def shown(self):
+    def shown(self) -> str:
         """The command line for a shell in this folder."""
         return shlex.join(self.command("python", Path.cwd()))
 
-    def results(self):
+    def results(self) -> dict[str, Any] | None:
         """The results if the job is done, else None.
 
         Raises
@@ -102,7 +105,7 @@ class Job:
         """
         return finished(self.config, self.folder)
 
-    def state(self):
+    def state(self) -> str:
         """done, failed, or to do; a UserError if a run of other settings is there."""
         try:
             if self.results() is not None:
@@ -112,7 +115,12 @@ class Job:
         return "to do" if failure(self.folder) is None else "failed"
 
 
-def run_job(command, folder, environment=None, shielded=False):
+def run_job(
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    shielded: bool = False,
+) -> str | None:
     """Run a command line to its end, unless its results are there already.
 
     What it prints goes to log.txt in the folder, and why it failed to failure.json.
@@ -137,7 +145,7 @@ def run_job(command, folder, environment=None, shielded=False):
     """
     folder.mkdir(parents=True, exist_ok=True)
 
-    def busy():
+    def busy() -> None:
         logger.info("Waiting for another process that runs %s", folder)
 
     with (
@@ -169,7 +177,7 @@ def run_job(command, folder, environment=None, shielded=False):
     return reason
 
 
-def failure(folder):
+def failure(folder: Path) -> str | None:
     """Why the run in a folder failed, or None if it is not known to have."""
     try:
         return json.loads((folder / FAILURE).read_text(encoding="utf-8"))["reason"]
@@ -182,13 +190,13 @@ def failure(folder):
 # Helpers
 
 
-def ignore_warnings():
+def ignore_warnings() -> None:
     """Ignore what SLURM sends ahead of a job's end."""
     for warning in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(warning, signal.SIG_IGN)
 
 
-def done(folder):
+def done(folder: Path) -> bool:
     """Whether a run is whole in a folder."""
     try:
         return whole_results(folder) is not None
@@ -196,7 +204,7 @@ def done(folder):
         return False
 
 
-def why(text, status):
+def why(text: str, status: int) -> str:
     """The sentence that a failed run ended in."""
     lines = [line.strip() for line in text.splitlines()]
     for line in reversed(lines):

@@ -106,7 +106,7 @@ def page(
 # Helpers
 
 
-def as_html(table):
+def as_html(table: Table) -> str:
     """A table with its title."""
     heads = "".join(
         f'<th scope="col"><button type="button">{escape(head)}</button></th>'
@@ -120,7 +120,7 @@ def as_html(table):
     )
 
 
-def as_text(markdown):
+def as_text(markdown: str) -> str:
     """Paragraphs, and lists of one line an item, as HTML; nothing of nothing."""
     parts = []
     for part in filter(None, markdown.split("\n\n")):
@@ -133,7 +133,7 @@ def as_text(markdown):
     return "".join(parts)
 
 
-def row_html(cells):
+def row_html(cells: Sequence[str]) -> str:
     """A row; of papers in italics, and cells of fewer runs than there should be in
     bold."""
     published = cells[0].startswith("*")
@@ -146,7 +146,7 @@ def row_html(cells):
     return f"{start}{''.join(texts)}</tr>"
 
 
-def picture(path):
+def picture(path: Path) -> str:
     """A picture, in the text itself."""
     content = base64.b64encode(path.read_bytes()).decode()
     name = escape(path.stem.replace("_", " "))

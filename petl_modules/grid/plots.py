@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from itertools import cycle
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -121,7 +124,7 @@ def pareto_front(
 # Helpers
 
 
-def side_by_side(count):
+def side_by_side(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, a few in a row."""
     across = min(count, ACROSS)
     down = ceil(count / across)
@@ -140,7 +143,7 @@ def side_by_side(count):
     return figure, panels[:count]
 
 
-def with_legend(figure, panels):
+def with_legend(figure: Figure, panels: Sequence[Axes]) -> Figure:
     """The figure, every name once, below the panels; it grows with the names."""
     entries = {}
     for axes in panels:
@@ -161,7 +164,7 @@ def with_legend(figure, panels):
     return figure
 
 
-def styles(tasks):
+def styles(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
     """Colours of the methods, the same in all plots, and markers of the rows, by
     label."""
     rows = {row.label: row for task in tasks for row in task.rows}
@@ -176,13 +179,13 @@ def styles(tasks):
     }
 
 
-def shots_of(task):
+def shots_of(task: Task) -> list[int | None]:
     """The numbers of clips per class, None (all of them) last."""
     shots = {row.few_shot for row in task.rows}
     return sorted(shots - {None}) + [None] * (None in shots)
 
 
-def save(figure, stem):
+def save(figure: Figure, stem: Path) -> Path:
     """Write a figure as PNG and SVG; returns the PNG's path."""
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "png")]
     for path in paths:

@@ -118,7 +118,7 @@ def draw(tasks: Sequence[Task], output: Path) -> list[Path]:
 # Helpers
 
 
-def guesses(run):
+def guesses(run: Run) -> list[tuple[str, str]]:
     """`(label, prediction)` of every test clip; none for other tasks, and for a damaged
     file, which is named."""
     try:
@@ -129,12 +129,12 @@ def guesses(run):
     return [(label, prediction) for _, label, prediction in rows]
 
 
-def named(run, root):
+def named(run: Run, root: Path) -> str:
     """A run's folder as people know it."""
     inside = run.folder.is_relative_to(root)
     return str(run.folder.relative_to(root) if inside else run.folder)
 
 
-def slug(text):
+def slug(text: str) -> str:
     """A text as a file's name."""
     return "".join(c if c.isalnum() or c in "-=." else "_" for c in text)[:120]

@@ -207,13 +207,13 @@ def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
 # Helpers
 
 
-def identity(settings):
+def identity(settings: dict) -> tuple[tuple[str, str], ...]:
     """What runs share that are averaged."""
     kept = {k: v for k, v in settings.items() if k not in HARMLESS | REPEATED}
     return tuple(sorted((key, repr(value)) for key, value in kept.items()))
 
 
-def label(rows):
+def label(rows: Sequence[Row]) -> None:
     """Name the rows of one task: as a benchmark's file does, or by their methods and
     what tells them apart."""
     names = [row.runs[0].name or row.method for row in rows]
@@ -229,7 +229,7 @@ def label(rows):
         row.label = " ".join([name, *apart])
 
 
-def probe_of(row, rows, metric):
+def probe_of(row: Row, rows: Sequence[Row], metric: str) -> Row | None:
     """The linear probe of the same data and backbone: of several, the one that
     validated best."""
     found = [
@@ -244,13 +244,13 @@ def probe_of(row, rows, metric):
     return best(found, key=lambda r: r.mean(metric, "valid")) if found else None
 
 
-def place(row):
+def place(row: Row) -> tuple[float, int, str]:
     """Where a row stands: by clips per class, the methods' table, and label."""
     shots = float("inf") if row.few_shot is None else row.few_shot
     return shots, [*method_table()].index(row.method), row.label
 
 
-def task_name(run):
+def task_name(run: Run) -> str:
     """What a benchmark calls it, or the recipe, and its task where it has several."""
     settings = run.settings
     return run.task or " ".join(
@@ -258,7 +258,7 @@ def task_name(run):
     )
 
 
-def metric_of(name, rows, wanted):
+def metric_of(name: str, rows: Sequence[Row], wanted: str | None) -> str:
     """The metric that a task's table shows."""
     known = rows[0].runs[0].result["metrics"]["test"]
     if wanted is None:

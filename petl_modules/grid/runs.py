@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from petl_modules.data import read_table
 from petl_modules.errors import Damaged, UserError
@@ -107,7 +108,7 @@ def read_job(job: Job) -> Run:
 # Helpers
 
 
-def sound(result, path):
+def sound(result: dict[str, Any] | None, path: Path) -> dict[str, Any] | None:
     """A result, if what a report reads of it is as a run writes it; None stays.
 
     Raises
@@ -120,7 +121,7 @@ def sound(result, path):
     return result
 
 
-def numbers_of(result) -> Iterator[object]:
+def numbers_of(result: Any) -> Iterator[object]:
     """What must be numbers in a result; None where something else is wrong."""
     parts, metrics = result["parameters"], result["metrics"]
     splits = metrics.values() if isinstance(metrics, dict) else [None]
@@ -134,13 +135,13 @@ def numbers_of(result) -> Iterator[object]:
         yield None
 
 
-def is_number(value):
+def is_number(value: object) -> bool:
     """Whether something is a finite number."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
 
 
-def told(run):
+def told(run: Run) -> Run:
     """The run, with the reason if it has no results of a test."""
     if run.problem is not None:
         return run

@@ -6,14 +6,17 @@ import os
 import queue
 import shutil
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
 
 import submitit
 import torch
 from tqdm import tqdm
 
 from petl_modules.errors import UserError
-from petl_modules.grid.jobs import run_job
+from petl_modules.grid.jobs import Job, run_job
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ SLURM = {"time": 24 * 60, "job_name": "petl"}
 TIMEOUTS = 100
 
 
-def run_here(jobs, root, parallel=1):
+def run_here(jobs: Sequence[Job], root: Path, parallel: int = 1) -> int:
     """Run jobs, so many at a time, each on a GPU of its own where there are enough.
 
     Arguments
@@ -42,7 +45,7 @@ def run_here(jobs, root, parallel=1):
     for place in range(parallel):
         places.put(place)
 
-    def run(job):
+    def run(job: Job) -> str | None:
         place = places.get()
         try:
             return run_job(job.command(), job.folder, devices(place, job.processes))
@@ -66,7 +69,7 @@ def run_here(jobs, root, parallel=1):
     return 1 if failed else 0
 
 
-def submit(jobs, root, options):
+def submit(jobs: Sequence[Job], root: Path, options: dict[str, Any]) -> int:
     """Submit jobs that do not wait or run already as one array, and say so.
 
     A job that is preempted or reaches its time limit is put in the queue again and
@@ -124,20 +127,20 @@ def submit(jobs, root, options):
 class Attempt:
     """A job's process within SLURM's; submitit starts it anew after an interruption."""
 
-    def __init__(self, command, folder):
+    def __init__(self, command: list[str], folder: Path) -> None:
         self.command, self.folder = command, folder
 
-    def __call__(self):
+    def __call__(self) -> None:
         reason = run_job(self.command, self.folder, shielded=True)
         if reason is not None:
             raise RuntimeError(reason)
 
-    def checkpoint(self):
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What submitit puts in the queue again: the same, since runs go on."""
         return submitit.helpers.DelayedSubmission(self)
 
 
-def in_queue():
+def in_queue() -> set[str]:
     """The ids of this user's jobs that wait or run."""
     command = ["squeue", "--noheader", "--array", "--user", getpass.getuser()]
     done = subprocess.run(
@@ -148,13 +151,13 @@ def in_queue():
     return set(done.stdout.split())
 
 
-def slurm_id(job):
+def slurm_id(job: Job) -> str | None:
     """The id of a job's last submission, or None."""
     path = job.folder / SLURM_ID
     return path.read_text().strip() if path.exists() else None
 
 
-def devices(place, count):
+def devices(place: int, count: int) -> dict[str, str]:
     """The GPUs of one of several places, as environment variables."""
     known = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = known.split(",") if known else [*map(str, range(torch.cuda.device_count()))]

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import optuna
 from optuna.storages import JournalStorage
@@ -23,7 +24,7 @@ from petl_modules.files import lock, whole
 from petl_modules.grid.jobs import LOCK, Job, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
-from petl_modules.train.config import load_config, split
+from petl_modules.train.config import Config, load_config, split
 from petl_modules.train.labels import apart, as_text, folder_name
 from petl_modules.train.recipes import HPARAMS
 from petl_modules.train.results import HARMLESS
@@ -79,7 +80,7 @@ def search(
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
 
-    def busy():
+    def busy() -> NoReturn:
         raise UserError(f"Another search runs in {folder}.")
 
     with lock(folder / LOCK, busy):
@@ -112,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
 # Helpers
 
 
-def take_up(folder, config):
+def take_up(folder: Path, config: Config) -> optuna.Study:
     """The study of a folder, as it was before a trial that was interrupted.
 
     Trials that were under way are proposed once more: their runs go on.
@@ -172,7 +173,7 @@ def is_whole(line: bytes) -> bool:
         return False
 
 
-def space_of(config):
+def space_of(config: Config) -> dict[str, optuna.distributions.BaseDistribution]:
     """What is searched: the learning rate about the method's own, and its sizes."""
     lr = config["lr"]
     sizes = method_entry(config["method"]).search
@@ -188,7 +189,13 @@ def space_of(config):
     }
 
 
-def run_trial(study, space, recipe, settings, folder):
+def run_trial(
+    study: optuna.Study,
+    space: dict[str, optuna.distributions.BaseDistribution],
+    recipe: str,
+    settings: dict[str, Any],
+    folder: Path,
+) -> None:
     """One trial, and a line about it."""
     trial = study.ask(space)
     params = rounded(trial.params)
@@ -209,6 +216,6 @@ def run_trial(study, space, recipe, settings, folder):
     print(f"trial {trial.number}: {label}: valid {metric} {metrics[metric]:.4f}")
 
 
-def rounded(params):
+def rounded(params: dict[str, Any]) -> dict[str, Any]:
     """A trial's settings; three digits of a learning rate are enough."""
     return {**params, "lr": float(f"{params['lr']:.3g}")}

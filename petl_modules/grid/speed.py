@@ -10,12 +10,15 @@ are of medians in this run, on this machine.
 import statistics
 import tempfile
 import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
@@ -33,7 +36,7 @@ from petl_modules.grid.steps import PEFT, rows, step_table
 from petl_modules.methods import DenseMoA, SoftMoA, make_method, method_table
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.use.adapter_file import save_adapter
-from petl_modules.use.inference import load_adapter
+from petl_modules.use.inference import Adapters, load_adapter
 
 HEADS = 12  # of the attention with a prefix
 
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 class StackedMoA(nn.Module):
     """Dense-MoA as one writes it down: N adapters, N full-width outputs."""
 
-    def __init__(self, hidden_size, num_adapters, rank):
+    def __init__(self, hidden_size: int, num_adapters: int, rank: int) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
             nn.Sequential(
@@ -74,7 +77,7 @@ class StackedMoA(nn.Module):
         )
         self.router = nn.Linear(hidden_size, num_adapters)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         gates = self.router(x).softmax(-1)
         outputs = torch.stack([expert(x) for expert in self.experts], -1)
         return (outputs * gates.unsqueeze(-2)).sum(-1)
@@ -83,7 +86,7 @@ class StackedMoA(nn.Module):
 class LoopedSoftMoA(SoftMoA):
     """Soft-MoA with a loop over its experts."""
 
-    def forward(self, x, mask=None):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         logits = torch.einsum("btd,dnp->btnp", x, self.slots)
         dispatch = logits.softmax(1)
         combine = logits.flatten(2).softmax(-1).view_as(logits)
@@ -99,12 +102,12 @@ class LoopedSoftMoA(SoftMoA):
 class PrefixAttention(nn.Module):
     """One attention with 12 learned keys and values, fused or eager."""
 
-    def __init__(self, hidden_size, fused, heads=HEADS):
+    def __init__(self, hidden_size: int, fused: bool, heads: int = HEADS) -> None:
         super().__init__()
         self.prefix = nn.Parameter(torch.randn(2, 12, hidden_size) * 0.02)
         self.heads, self.fused, self.is_causal = heads, fused, False
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         query = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         scale = query.shape[-1] ** -0.5
         if self.fused:
@@ -119,7 +122,7 @@ class PrefixAttention(nn.Module):
         return (weights @ values).transpose(1, 2).flatten(2)
 
 
-def module_table(options):
+def module_table(options: Namespace) -> Table:
     """Fast forms beside textbook forms, forward and backward."""
     size = (options.batch_size, options.tokens, options.hidden_size)
     d, n, r = options.hidden_size, options.num_adapters, options.rank
@@ -157,7 +160,7 @@ def module_table(options):
     return table
 
 
-def probe_table(options):
+def probe_table(options: Namespace) -> Table:
     """Epochs of a linear probe, with and without cached features: one batch, as large
     as recipes/ESC50 trains a probe with."""
     model, head, step = whole_model("linear", options)
@@ -166,10 +169,10 @@ def probe_table(options):
     labels = torch.arange(clips, device=options.device) % options.classes
     cache = []
 
-    def uncached():
+    def uncached() -> None:
         step(wavs, labels)
 
-    def cached():
+    def cached() -> None:
         if not cache:
             with torch.no_grad():
                 cache.extend(model.features(wavs, None, head))
@@ -191,7 +194,7 @@ def probe_table(options):
     return table
 
 
-def adapters_table(options):
+def adapters_table(options: Namespace) -> Table:
     """Two adapters on one backbone: a batch that mixes them against switching for each
     clip, and the peak memory of two against that of one."""
     count = 4 * options.batch_size
@@ -208,10 +211,10 @@ def adapters_table(options):
         wavs = pad_sequence(clips, batch_first=True)
         lens = torch.tensor(lengths) / max(lengths)
 
-        def mixed(wavs=wavs, lens=lens):
+        def mixed(wavs: Tensor = wavs, lens: Tensor = lens) -> Tensor:
             return adapters.classify_batch(wavs, lens, names)
 
-        def switching(clips=clips):
+        def switching(clips: list[Tensor] = clips) -> list[Tensor]:
             answers = []
             for name, clip in zip(names, clips, strict=True):
                 adapters.use(name)
@@ -233,7 +236,7 @@ def adapters_table(options):
     return table
 
 
-def two_adapters(options, clips):
+def two_adapters(options: Namespace, clips: Tensor) -> tuple[Adapters, list[float]]:
     """Adapters of two methods on one backbone, and the peak memory of the first alone
     and of both mixed, in MiB."""
     labels = [str(label) for label in range(options.classes)]
@@ -259,7 +262,7 @@ def two_adapters(options, clips):
     return adapters, peaks
 
 
-def method_steps(options):
+def method_steps(options: Namespace) -> Table:
     """Step time of every method on a whole backbone, and the memory at its peak that
     the process did not hold before the model was loaded."""
     table = Table("method", "trained", "step ms", "of full", "peak MiB", "of full")
@@ -301,7 +304,9 @@ def method_steps(options):
     return table
 
 
-def whole_model(method, options):
+def whole_model(
+    method: str, options: Namespace
+) -> tuple[AdaptedModel, ClassificationHead, "Step"]:
     """A backbone with `method` and a head, and its training step."""
     backbone = load_backbone(options.source, max_duration=options.seconds)
     model = AdaptedModel(backbone, make_method(method)).to(options.device)
@@ -312,22 +317,24 @@ def whole_model(method, options):
 class Step:
     """One optimizer step of AdamW on what trains."""
 
-    def __init__(self, model, head):
+    def __init__(self, model: AdaptedModel, head: nn.Module) -> None:
         self.model, self.head = model.train(), head
         trained = [*model.trained_parameters().values(), *head.parameters()]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
-    def __call__(self, wavs, labels):
+    def __call__(self, wavs: Tensor, labels: Tensor) -> None:
         logits = self.head(self.model(wavs))
         self.learn(F.cross_entropy(logits, labels))
 
-    def learn(self, loss):
+    def learn(self, loss: Tensor) -> None:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
 
-def interleaved(functions, options):
+def interleaved(
+    functions: Sequence[Callable[[], Any]], options: Namespace
+) -> list[float]:
     """Median seconds of each function, measured in turns so that a disturbance of
     the machine meets them alike."""
     for function in functions:
@@ -339,7 +346,7 @@ def interleaved(functions, options):
     return [statistics.median(own) for own in times]
 
 
-def seconds_of(function, options):
+def seconds_of(function: Callable[[], Any], options: Namespace) -> float:
     """Wall-clock seconds of one call, the device's work included."""
     synchronize(options.device)
     start = time.perf_counter()
@@ -348,13 +355,13 @@ def seconds_of(function, options):
     return time.perf_counter() - start
 
 
-def synchronize(device):
+def synchronize(device: str | torch.device) -> None:
     """Wait until the device has done its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def parse(argv):
+def parse(argv: list[str] | None) -> Namespace:
     """The command line."""
     parser = Parser(__doc__)
     add = parser.add_argument

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from petl_modules.files import write_text
 from petl_modules.grid.intervals import Interval
 from petl_modules.grid.published import Paper, beside, protocols
-from petl_modules.grid.rows import Task
+from petl_modules.grid.rows import Row, Task
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, unit
 
@@ -148,7 +149,7 @@ def write_csv(task: Task, path: str | Path) -> None:
 # Helpers
 
 
-def columns_of(task):
+def columns_of(task: Task) -> list[str]:
     """The heads of a task's table; those that no row has a value for are left out."""
     always = ["method", "backbone", "runs", f"test {unit(task.metric)}"]
     sometimes = ["few-shot", "95 %", ABOVE, "± folds", "± seeds"]
@@ -161,7 +162,7 @@ def columns_of(task):
     return [n for n in order if n not in sometimes or n in there] + ["peak MiB"]
 
 
-def our_cells(task, row):
+def our_cells(task: Task, row: Row) -> dict[str, str]:
     """A row of a task's table, by its columns' heads."""
     done, asked = len(row.runs), len(row.runs) + len(row.missing)
     metric = task.metric
@@ -183,7 +184,7 @@ def our_cells(task, row):
     }
 
 
-def numbers(task, row):
+def numbers(task: Task, row: Row) -> dict[str, Any]:
     """A row of the csv file."""
     metric = task.metric
     low, high = row.interval(metric) or (None, None)
@@ -214,7 +215,9 @@ def numbers(task, row):
     }
 
 
-def published_rows(task, method, columns) -> Iterable[list[str]]:
+def published_rows(
+    task: Task, method: str, columns: Sequence[str]
+) -> Iterable[list[str]]:
     """The rows of papers for one method."""
     for entry in task.published:
         if entry.method == method:
@@ -234,7 +237,7 @@ def between(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
 
 
-def gain(above) -> str:
+def gain(above: tuple[float, Interval | None] | None) -> str:
     """A difference with its interval as text."""
     if above is None:
         return ""
@@ -248,6 +251,6 @@ def deviation(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def short(text):
+def short(text: object) -> str:
     """The last part of a path."""
     return Path(str(text)).name

@@ -5,7 +5,7 @@ tokenizer's normaliser) takes others seconds.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from petl_modules.tasks.base import Task
@@ -33,7 +33,7 @@ MODULES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in MODULES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)

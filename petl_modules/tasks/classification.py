@@ -51,12 +51,12 @@ class Classification(Task):
 
     def __init__(
         self,
-        labels,
+        labels: list[str],
         label_smoothing: Fraction = 0.0,
         metric: Metric = "accuracy",
         time_shift: bool = False,
         mixup: Mixup = 0.0,
-    ):
+    ) -> None:
         self.labels = list(labels)
         self.label_smoothing = label_smoothing
         self.metric = one_of("metric", metric, METRICS)
@@ -103,7 +103,7 @@ class Classification(Task):
             label_smoothing=self.label_smoothing,
         )
 
-    def right(self, logits: torch.Tensor, batch: PaddedBatch):
+    def right(self, logits: torch.Tensor, batch: PaddedBatch) -> torch.Tensor:
         """Clips whose best class is their label, or the larger part of it."""
         labels = batch.label_index.to(logits.device)
         labels = labels if labels.ndim == 1 else labels.argmax(-1)

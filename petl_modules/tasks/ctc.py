@@ -36,7 +36,7 @@ class CTC(SequenceTask):
     name = "ctc"
     target = "symbols"
 
-    def __init__(self, labels, metric):
+    def __init__(self, labels: list[str], metric: str) -> None:
         if labels[0] != BLANK:
             raise UserError(f"The first symbol must be {BLANK}, not {labels[0]}.")
         self.labels, self.metric = list(labels), metric

@@ -1,11 +1,13 @@
 """Heads: from hidden states to what a task predicts."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl_modules.core.masking import masked_mean
+from petl_modules.core.tokens import Tokens
 from petl_modules.data.manifests import PARTS
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import PositiveInt, Probability, Size
@@ -32,7 +34,7 @@ class Head(nn.Module):
 
     cacheable = True
 
-    def __init__(self, settings):
+    def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.settings = settings
         hidden_size, classes = settings["hidden_size"], settings["num_classes"]
@@ -45,17 +47,17 @@ class Head(nn.Module):
             self.projector = nn.Linear(hidden_size, size)
         self.linear = nn.Linear(size or hidden_size, classes)
 
-    def forward(self, tokens):
+    def forward(self, tokens: Tokens) -> Any:
         """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""
         return self.predict(*self.features(self.layers(tokens)))
 
-    def features(self, layers):
+    def features(self, layers: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
         """What is read of some layers' `Tokens`, `(batch, steps, layers, hidden)`, and
         valid steps `(batch,)`."""
         read = [self.read(layer) for layer in layers]
         return torch.stack([steps for steps, _ in read], 2), read[-1][1]
 
-    def layers(self, tokens):
+    def layers(self, tokens: Tokens) -> tuple[Tokens, ...]:
         """The `Tokens` that are read: the last, or for `weighted_sum` every layer's.
 
         A Transformer that normalises the input of its blocks leaves their outputs at
@@ -68,7 +70,7 @@ class Head(nn.Module):
         *below, last = tokens.layers
         return (*[layer.standardised() for layer in below], last)
 
-    def combine(self, features):
+    def combine(self, features: Tensor) -> Tensor:
         """Features to the Linear's input, `(batch, steps, hidden)`."""
         if self.weighted_sum:
             weights = self.layer_weights.softmax(0)
@@ -110,7 +112,7 @@ class ClassificationHead(Head):
         num_layers: int | None = None,
         projector_size: Size | None = None,
         normalize_layers: bool = False,
-    ):
+    ) -> None:
         super().__init__(
             {
                 "hidden_size": hidden_size,
@@ -124,19 +126,19 @@ class ClassificationHead(Head):
         )
         self.pooling = one_of("pooling", pooling, POOLINGS)
 
-    def read(self, tokens):
+    def read(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The mean of `Tokens`, as one step `(batch, 1, hidden)`, and that number."""
         start, stop = self._span(tokens)
         mask = tokens.mask[:, start:stop]
         mean = masked_mean(tokens.hidden[:, start:stop], mask)
         return mean.unsqueeze(1), mean.new_ones(mean.shape[0], dtype=torch.long)
 
-    def predict(self, features, counts):
+    def predict(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features to logits `(batch, classes)`."""
         del counts  # always one
         return self.linear(self.combine(features)).squeeze(1)
 
-    def _span(self, tokens):
+    def _span(self, tokens: Tokens) -> tuple[int, int | None]:
         special, prompts = tokens.special, tokens.special + tokens.prompts
         start, stop = {
             "all": (0, None),
@@ -167,13 +169,13 @@ class SlotHead(ClassificationHead):
         Of `ClassificationHead`; classes are the values of all parts.
     """
 
-    def __init__(self, slots, **settings):
+    def __init__(self, slots: list[int], **settings: Any) -> None:
         settings["num_classes"] = sum(slots)
         super().__init__(**settings)
         del self.settings["num_classes"]  # follows from slots
         self.settings["slots"] = list(slots)
 
-    def predict(self, features, counts):
+    def predict(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features to scores `(batch, combinations)`."""
         logits = super().predict(features, counts).float()
         scores = logits.new_zeros(len(logits), 1)
@@ -269,7 +271,7 @@ class CTCHead(Head):
         projector_size: Size | None = None,
         dropout: Probability = 0.0,
         normalize_layers: bool = False,
-    ):
+    ) -> None:
         super().__init__(
             {
                 "hidden_size": hidden_size,
@@ -283,11 +285,11 @@ class CTCHead(Head):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def read(self, tokens):
+    def read(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """`Tokens` by time, `(batch, steps, hidden)`, and valid steps `(batch,)`."""
         return tokens.in_time()
 
-    def predict(self, features, counts):
+    def predict(self, features: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Features and valid steps `(batch,)` to logits `(batch, steps, symbols)`, and
         these steps."""
         return self.linear(self.dropout(self.combine(features))), counts
@@ -313,7 +315,7 @@ class OwnHead(nn.Module):
         language: str | None = None,
         speech_task: SpeechTask = "transcribe",
         num_beams: PositiveInt = 1,
-    ):
+    ) -> None:
         super().__init__()
         one_of("speech_task", speech_task, ("transcribe", "translate"))
         self.settings = {
@@ -322,7 +324,7 @@ class OwnHead(nn.Module):
             "num_beams": num_beams,
         }
 
-    def forward(self, written):
+    def forward(self, written: Any) -> Any:
         """What the backbone gives, as it is."""
         return written
 

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -58,13 +58,13 @@ class SpeechRecognition(CTC):
 
     def __init__(
         self,
-        labels,
+        labels: list[str],
         metric: Metric = "word_error_rate",
         beam_size: PositiveInt | None = None,
         language_model: str | None = None,
         lm_weight: float = 0.5,
         word_bonus: float = 1.5,
-    ):
+    ) -> None:
         super().__init__(labels, one_of("metric", metric, self.choices))
         refuse_language_model(language_model, beam_size)
         self.texts, self.searcher = {}, None
@@ -124,7 +124,7 @@ class SpeechRecognition(CTC):
             write_alignments(folder / RATES[rate][1], stats)
 
 
-def searcher(kenlm_model_path, **settings):
+def searcher(kenlm_model_path: str | None, **settings: Any) -> CTCBeamSearcher:
     """SpeechBrain's beam search, with a language model that can be read."""
     try:
         return CTCBeamSearcher(0, kenlm_model_path=kenlm_model_path, **settings)
@@ -134,7 +134,7 @@ def searcher(kenlm_model_path, **settings):
         ) from None
 
 
-def refuse_language_model(path, beam_size):
+def refuse_language_model(path: str | None, beam_size: int | None) -> None:
     """Raise a UserError for a language model that cannot be used."""
     if path is None:
         return

@@ -44,13 +44,13 @@ class SlotFilling(SpeechRecognition):
 
     def __init__(
         self,
-        labels,
+        labels: list[str],
         metric: Metric = "slot_type_f1",
         beam_size: PositiveInt | None = None,
         language_model: str | None = None,
         lm_weight: float = 0.5,
         word_bonus: float = 1.5,
-    ):
+    ) -> None:
         super().__init__(
             labels, metric, beam_size, language_model, lm_weight, word_bonus
         )

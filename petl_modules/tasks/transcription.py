@@ -1,8 +1,12 @@
 """The text of a clip, by a backbone that writes text."""
 
 import logging
+from typing import Any
 
+import torch
 import torch.nn.functional as F
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from transformers.models.whisper.english_normalizer import (
     BasicTextNormalizer,
     EnglishTextNormalizer,
@@ -53,13 +57,13 @@ class Transcription(SequenceTask):
 
     def __init__(
         self,
-        labels,
-        backbone,
+        labels: None,
+        backbone: Any,
         language: str | None,
         speech_task: SpeechTask,
         num_beams: PositiveInt,
         label_smoothing: Fraction = 0.0,
-    ):
+    ) -> None:
         del labels
         backbone.refuse_language(language)
         self.backbone, self.label_smoothing = backbone, label_smoothing
@@ -69,7 +73,7 @@ class Transcription(SequenceTask):
         english = english or language.lower() in ("en", "english")
         self.normalized = normalizer(backbone.tokenizer, english)
 
-    def add_targets(self, dataset):
+    def add_targets(self, dataset: DynamicItemDataset) -> None:
         """Give a data set the item that `loss` reads: the tokens of an entry's text,
         `(length,)`.
 
@@ -79,7 +83,7 @@ class Transcription(SequenceTask):
             For a text that is too long for the decoder.
         """
 
-        def numbers(text):
+        def numbers(text: str) -> torch.Tensor:
             return self.backbone.numbers(text, **self.spoken)
 
         room = self.backbone.model.config.max_target_positions
@@ -91,16 +95,16 @@ class Transcription(SequenceTask):
                 )
         dataset.add_dynamic_item(numbers, takes="text", provides=self.target)
 
-    def fits(self, entry, steps):
+    def fits(self, entry: dict, steps: int) -> bool:
         """Whether a clip of so many steps is heard whole, as its text needs."""
         del entry
         return steps <= self.backbone.model.config.max_source_positions
 
-    def inputs(self, batch):
+    def inputs(self, batch: PaddedBatch) -> dict[str, Any]:
         """Sound, and of the text every token but the last."""
         return {**super().inputs(batch), "text": batch.numbers.data[:, :-1]}
 
-    def loss(self, written, batch):
+    def loss(self, written: Any, batch: PaddedBatch) -> torch.Tensor:
         """Cross-entropy per token; `written` is the backbone's."""
         targets, counts = padded(batch.numbers)
         spoken = valid(counts - 1, targets.shape[1] - 1)
@@ -111,11 +115,11 @@ class Transcription(SequenceTask):
             label_smoothing=self.label_smoothing,
         )
 
-    def weight(self, batch):
+    def weight(self, batch: PaddedBatch) -> int:
         """How much a batch's loss counts in the mean of a split: by its tokens."""
         return int((lengths(batch.numbers) - 1).sum())
 
-    def collect(self, written, batch):
+    def collect(self, written: Any, batch: PaddedBatch) -> None:
         """Let the backbone write, and keep the words of a batch."""
         texts = self.backbone.write(
             written.sound, num_beams=self.num_beams, **self.spoken
@@ -129,7 +133,9 @@ class Transcription(SequenceTask):
         )
 
 
-def normalizer(tokenizer, english):
+def normalizer(
+    tokenizer: Any, english: bool
+) -> BasicTextNormalizer | EnglishTextNormalizer:
     """The text normalisation of Whisper's evaluation."""
     if not english:
         return BasicTextNormalizer()

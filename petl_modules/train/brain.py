@@ -1,17 +1,28 @@
 """The Brain that all recipes share."""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import speechbrain as sb
 import torch
 from safetensors.torch import load_file
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.checkpoints import average_checkpoints
+from speechbrain.utils.train_logger import TrainLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from petl_modules.core.task_model import TaskModel
 from petl_modules.data.ready import loader_of
 from petl_modules.errors import UserError
-from petl_modules.tasks.base import padded
+from petl_modules.tasks.base import Task, padded
+from petl_modules.train.checkpoints import Counter
 from petl_modules.train.losses import Losses
 from petl_modules.train.periods import Periods, Plan
+from petl_modules.train.processes import SharedBatches, mean_over_processes, take_part
 from petl_modules.train.schedules import make_schedule
 
 
@@ -37,7 +48,14 @@ class PetlBrain(sb.Brain):
         For `speechbrain.Brain`: hparams, opt_class, checkpointer.
     """
 
-    def __init__(self, task, task_model, counter, loggers, **kwargs):
+    def __init__(
+        self,
+        task: Task,
+        task_model: TaskModel,
+        counter: Counter,
+        loggers: list[TrainLogger],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(modules={"task": task_model}, **kwargs)
         self.task, self.counter, self.loggers = task, counter, loggers
         self.task_model = task_model
@@ -53,7 +71,7 @@ class PetlBrain(sb.Brain):
 
     # Forward and loss
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: PaddedBatch, stage: sb.Stage) -> Any:
         """The head's output of a batch."""
         batch = batch.to(self.device, non_blocking=True)
         if stage == sb.Stage.TRAIN:
@@ -64,7 +82,9 @@ class PetlBrain(sb.Brain):
             self.task.augment(batch)
         return self.modules.task(**self.task.inputs(batch))
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self, predictions: Any, batch: PaddedBatch, stage: sb.Stage
+    ) -> Tensor:
         """The task's loss; keeps predictions when evaluating."""
         loss = self.task.loss(predictions, batch)
         if stage != sb.Stage.TRAIN:
@@ -77,7 +97,7 @@ class PetlBrain(sb.Brain):
             self.told += len(batch.id)
         return loss
 
-    def refuse_loss(self, step, ids):
+    def refuse_loss(self, step: int, ids: Sequence[str]) -> NoReturn:
         """Stop: a loss that is NaN does not come back."""
         shown = ", ".join(ids[:3])
         more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
@@ -89,7 +109,7 @@ class PetlBrain(sb.Brain):
 
     # Optimisation
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """AdamW, with groups that weight decay spares, and the schedule."""
         groups = self.task_model.parameter_groups(self.hparams.decay_all)
         fused = {"fused": True} if self.on_gpu else {}
@@ -108,18 +128,22 @@ class PetlBrain(sb.Brain):
             self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
     @property
-    def on_gpu(self):
+    def on_gpu(self) -> bool:
         """Whether it trains on a GPU."""
         return torch.device(self.device).type == "cuda"
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int:
         """Batches of the epoch, or of the period between two validations."""
         return len(self.train_sampler)
 
     def make_dataloader(
-        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
-    ):
+        self,
+        dataset: DynamicItemDataset,
+        stage: sb.Stage,
+        ckpt_prefix: str | None = "dataloader-",
+        **loader_kwargs: Any,
+    ) -> DataLoader:
         """As SpeechBrain's; threads read ahead."""
         if stage == sb.Stage.TRAIN:
             loader_kwargs = self._train_loader_specifics(dataset, loader_kwargs)
@@ -128,7 +152,9 @@ class PetlBrain(sb.Brain):
             self.checkpointer.add_recoverable(ckpt_prefix + stage.name, loader)
         return loader
 
-    def _train_loader_specifics(self, dataset, loader_kwargs):
+    def _train_loader_specifics(
+        self, dataset: DynamicItemDataset, loader_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         """SpeechBrain's hook: batches in an order that hangs on seed and epoch."""
         together = torch.distributed.is_initialized()
         knobs, batches = self.hparams, loader_kwargs["batch_sampler"]
@@ -150,12 +176,12 @@ class PetlBrain(sb.Brain):
 
     def fit(
         self,
-        epoch_counter,
-        train_set,
-        valid_set,
-        valid_loader_kwargs,
-        judge_start=False,
-    ):
+        epoch_counter: Counter,
+        train_set: DataLoader,
+        valid_set: DynamicItemDataset,
+        valid_loader_kwargs: dict[str, Any],
+        judge_start: bool = False,
+    ) -> None:
         """As SpeechBrain's, given a data loader for training.
 
         With `judge_start` the model as it starts counts as epoch 0, and is what comes
@@ -167,7 +193,7 @@ class PetlBrain(sb.Brain):
         )
         super().fit(epoch_counter, train_set, self.valid_loader)
 
-    def fit_batch(self, batch):
+    def fit_batch(self, batch: PaddedBatch) -> None:
         """One batch; the last group of an epoch steps even if it is short."""
         factor = self.grad_accumulation_factor
         first = (self.step - 1) // factor * factor  # batches before this group
@@ -186,7 +212,7 @@ class PetlBrain(sb.Brain):
             self.optimizers_step()
         self.losses.add(loss.detach(), self.step, batch.id)
 
-    def update_average(self, loss, avg_loss):
+    def update_average(self, loss: Tensor | None, avg_loss: float) -> float:
         """SpeechBrain's hook: the mean so far, of training's losses as far as they have
         been looked at."""
         if loss is None:
@@ -194,7 +220,7 @@ class PetlBrain(sb.Brain):
         self.seen += self.weight  # in the mean over clips, whatever the batches
         return avg_loss + (float(loss) - avg_loss) * self.weight / self.seen
 
-    def optimizers_step(self):
+    def optimizers_step(self) -> None:
         """Clip the gradients of all groups together, then step."""
         self.scaler.unscale_(self.optimizer)
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
@@ -211,7 +237,7 @@ class PetlBrain(sb.Brain):
 
     # Stages
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
         """Take up the last checkpoint, then start the clock."""
         self.checkpointer.make_ready()
         super().on_fit_start()
@@ -219,12 +245,12 @@ class PetlBrain(sb.Brain):
         if self.judge_start and not self.checkpointer.list_checkpoints():
             self._fit_valid(self.valid_loader, epoch=0, enable=False)
 
-    def _fit_valid(self, valid_set, epoch, enable):
+    def _fit_valid(self, valid_set: DataLoader, epoch: int, enable: bool) -> None:
         """After every `valid_epochs` epochs, and after the last one."""
         if epoch % self.hparams.valid_epochs == 0 or epoch == self.counter.limit:
             super()._fit_valid(valid_set=valid_set, epoch=epoch, enable=enable)
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)
         self.seen = 0
@@ -232,7 +258,9 @@ class PetlBrain(sb.Brain):
             self.right, self.told = None, 0
             self.losses = Losses(self.avg_train_loss, self.refuse_loss)
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """Log, and keep the best epoch and the last one."""
         if stage == sb.Stage.TRAIN:
             self.losses.look()
@@ -263,7 +291,9 @@ class PetlBrain(sb.Brain):
             num_to_keep=self.hparams.average,
         )
 
-    def on_evaluate_start(self, max_key=None, min_key=None):
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
         """Take up the best epoch, or the mean of the best ones' weights."""
         super().on_evaluate_start(max_key, min_key)
         best = self.checkpointer.find_checkpoints(
@@ -273,107 +303,56 @@ class PetlBrain(sb.Brain):
             mean = average_checkpoints(best, "task_model", tensors_of)
             self.task_model.load_state(mean)
 
-    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+    def _should_save_intra_epoch_ckpt(
+        self, last_ckpt_time: float, steps_since_ckpt: int
+    ) -> bool:
         """Only between optimizer steps: accumulated gradients are not saved."""
         due = super()._should_save_intra_epoch_ckpt(last_ckpt_time, steps_since_ckpt)
         return due and self.step % self.grad_accumulation_factor == 0
 
-    def _save_intra_epoch_ckpt(self):
+    def _save_intra_epoch_ckpt(self) -> None:
         """Not before the last loss has been looked at."""
         self.losses.look()
         self.avg_train_loss = self.losses.mean
         super()._save_intra_epoch_ckpt()
 
-    def _seed(self, value):
+    def _seed(self, value: int) -> None:
         """As torch.manual_seed, which looks at every kind of device there may be."""
         torch.default_generator.manual_seed(value)
         if self.on_gpu:
             torch.cuda.manual_seed(value)
 
-    def _batch_seed(self):
+    def _batch_seed(self) -> int:
         rank = getattr(self, "rank", 0) or 0
         place = self.counter.current * 1_000_003 + self.step
         return (self.hparams.seed * 7_919 + place) * 1_009 + rank
 
 
-def tensors_of(path, map_location):
+def tensors_of(path: str | Path, map_location: Any) -> dict[str, Tensor]:
     """What a TaskModel saved; SpeechBrain's name for the device."""
     return load_file(path, str(map_location))
-
-
-class SharedBatches:
-    """One process's part of every batch.
-
-    Arguments
-    ---------
-    batches : torch.utils.data.Sampler
-        Of lists of clips, with `set_epoch`.
-    rank, processes : int
-        Which of how many.
-    """
-
-    def __init__(self, batches, rank=0, processes=1):
-        self.batches, self.rank, self.processes = batches, rank, processes
-
-    def set_epoch(self, epoch):
-        """Draw another order."""
-        self.batches.set_epoch(epoch)
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __iter__(self):
-        batches = list(self.batches)
-        self.sizes = list(map(len, batches))
-        for batch in batches:
-            # who is left without a clip still takes part in the step
-            yield batch[self.rank :: self.processes] or batch[:1]
-
-    def weight(self, step):
-        """What makes the mean over processes of their mean losses that of the whole
-        batch; `step` counts from 1."""
-        whole = self.sizes[step - 1]
-        own = len(range(self.rank, whole, self.processes))
-        return own * self.processes / whole
-
-
-def take_part(model, mine):
-    """Let batch statistics count what this process reads, or not where it has only the
-    copy of another's clip."""
-    for module in model.modules():
-        if hasattr(module, "takes_part"):
-            module.takes_part = mine
-
-
-def mean_over_processes(value, device):
-    """The mean of a number that each process has one of."""
-    if not torch.distributed.is_initialized():
-        return value
-    total = torch.tensor(value, device=device)
-    torch.distributed.all_reduce(total)
-    return float(total) / torch.distributed.get_world_size()
 
 
 @sb.utils.checkpoints.register_checkpoint_hooks
 class Stopwatch:
     """Seconds since it was made, and before that in a run that was interrupted."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.before, self.began = 0.0, time.monotonic()
         self.taken_up = False
 
     @property
-    def total(self):
+    def total(self) -> float:
         """Seconds so far."""
         return self.before + time.monotonic() - self.began
 
     @sb.utils.checkpoints.mark_as_saver
-    def _save(self, path):
+    def _save(self, path: str | Path) -> None:
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(repr(self.total))
 
     @sb.utils.checkpoints.mark_as_loader
-    def _load(self, path, end_of_epoch):
+    def _load(self, path: str | Path, end_of_epoch: bool) -> None:
         del end_of_epoch
         if not self.taken_up:  # not when the best epoch is loaded at the end
             with open(path, encoding="utf-8") as stream:

@@ -84,13 +84,17 @@ class WholeCheckpointer(Checkpointer):
     """
 
     def __init__(
-        self, checkpoints_dir, *args, belongs: Belongs | None = None, **kwargs
-    ):
+        self,
+        checkpoints_dir: str | Path,
+        *args: Any,
+        belongs: Belongs | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(checkpoints_dir, *args, **kwargs)
         self.belongs = belongs
         self._whole: dict[Path, bool] = {}  # what was looked at, which takes time
 
-    def save_checkpoint(self, *args, **kwargs) -> Checkpoint:
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint:
         """As SpeechBrain's; the mark comes last, and all processes wait for it: which
         checkpoints each of them finds decides how often they meet."""
         checkpoint = super().save_checkpoint(*args, **kwargs)
@@ -100,7 +104,9 @@ class WholeCheckpointer(Checkpointer):
         ddp_barrier()
         return checkpoint
 
-    def save_and_keep_only(self, *args, num_to_keep: int = 1, **kwargs):
+    def save_and_keep_only(
+        self, *args: Any, num_to_keep: int = 1, **kwargs: Any
+    ) -> None:
         """As SpeechBrain's, but always two of a kind, for when one is damaged."""
         super().save_and_keep_only(*args, num_to_keep=max(2, num_to_keep), **kwargs)
 
@@ -163,17 +169,17 @@ class Counter(EpochCounterWithStopper):
         Epochs without a smaller error after which it stops; None: never.
     """
 
-    def __init__(self, epochs: int, patience: int | None = None):
+    def __init__(self, epochs: int, patience: int | None = None) -> None:
         never = epochs + 1
         super().__init__(epochs, patience or never, limit_warmup=0, direction="min")
 
     @mark_as_saver
-    def _save(self, path):
+    def _save(self, path: str | Path) -> None:
         state = {key: getattr(self, key) for key in KEPT}
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @mark_as_loader
-    def _load(self, path, end_of_epoch):
+    def _load(self, path: str | Path, end_of_epoch: bool) -> None:
         state = json.loads(Path(path).read_text(encoding="utf-8"))
         for key in KEPT:
             setattr(self, key, state[key])

@@ -55,7 +55,7 @@ class Config:
         """The value of a key, where there is one."""
         return self.tree.get(key, default)
 
-    def replace(self, **values) -> "Config":
+    def replace(self, **values: Any) -> "Config":
         """The same config with other values."""
         tree = CommentedMap(self.tree)
         tree.copy_attributes(self.tree)
@@ -280,7 +280,7 @@ def with_method_knobs(tree: CommentedMap) -> CommentedMap:
     return tree
 
 
-def reference(key: str):
+def reference(key: str) -> Any:
     """`!ref <key>`."""
     return round_trip().load(f"!ref <{key}>")
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
@@ -71,10 +71,10 @@ def alone(folder: Path) -> Iterator[None]:
         If another run owns it.
     """
 
-    def busy():
+    def busy() -> NoReturn:
         raise UserError(f"Another process runs in {folder}: wait for its end.")
 
-    def own():
+    def own() -> None:
         if if_main_process():
             make_folder(folder)
             with writing(folder):

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from petl_modules.train.config import Config, load_config
 from petl_modules.train.refusals import PATHS
@@ -101,7 +102,7 @@ def with_own_folder(config: Config, prepare: Callable | None = None) -> Config:
 # Helpers
 
 
-def brief(key, value):
+def brief(key: str, value: Any) -> Any:
     """A setting's value without what a shell would take for its own: a path's last
     part, a list's entries."""
     if key in PATHS:

@@ -26,7 +26,7 @@ class Losses:
         Of the losses that have been looked at.
     """
 
-    def __init__(self, mean: float, refuse: Callable[[int, list], None]):
+    def __init__(self, mean: float, refuse: Callable[[int, list], None]) -> None:
         self.mean, self.refuse = mean, refuse
         self._waiting = None
 

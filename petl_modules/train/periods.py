@@ -3,6 +3,7 @@ epochs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Periods:
         Batches of an optimizer step.
     """
 
-    def __init__(self, batches, plan: Plan, factor: int = 1):
+    def __init__(self, batches: Any, plan: Plan, factor: int = 1) -> None:
         self.batches, self.plan, self.factor = batches, plan, factor
         self.current = 1
 

@@ -4,6 +4,7 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from petl_modules.data.loading import Loading
 from petl_modules.data.manifests import Prepared
@@ -55,7 +56,7 @@ def refuse_shared_clips(prepared: Prepared) -> None:
             )
 
 
-def refuse_long_clips(sets: dict, task, backbone, loading: Loading) -> None:
+def refuse_long_clips(sets: dict, task: Any, backbone: Any, loading: Loading) -> None:
     """Raise a UserError for a clip of any split that finds no place in the backbone's
     position table: training would end before the test set shows it."""
     room = backbone.capacity()

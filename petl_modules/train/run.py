@@ -10,6 +10,7 @@ from typing import Any
 import speechbrain as sb
 import torch
 from rich.console import Console
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import (
     ddp_barrier,
     ddp_broadcast,
@@ -138,7 +139,9 @@ def trained(
     return brain, sets
 
 
-def evaluated(brain: PetlBrain, built: Built, dataset) -> dict[str, float]:
+def evaluated(
+    brain: PetlBrain, built: Built, dataset: DynamicItemDataset
+) -> dict[str, float]:
     """The metrics of the best epoch, or of the mean of the best, on a data set."""
     seed = built.experiment.seed
     loader = batching(built.loading, dataset, brain.task, seed)
@@ -220,7 +223,7 @@ def wandb_logger(built: Built, folder: Path) -> WandBLogger:
     )
 
 
-def parameters(model, head) -> dict[str, int]:
+def parameters(model: Any, head: torch.nn.Module) -> dict[str, int]:
     """The numbers of parameters that results.json holds."""
     found = counts(model, head)
     norms = found["site_norms"] + found["last_norm"]
@@ -232,7 +235,7 @@ def parameters(model, head) -> dict[str, int]:
     }
 
 
-def on_main(function: Callable, *args):
+def on_main(function: Callable, *args: Any) -> Any:
     """The function's value, computed by the main process first where there are
     several, so that the others find what it left on disk; what it refuses all do."""
     if not torch.distributed.is_initialized():

@@ -267,7 +267,7 @@ class FastSpeech2Backbone(Backbone):
         if self.aligner is not None:
             self.aligner.save(folder / ALIGNER)
 
-    def _run(self, stack, hidden, mask):
+    def _run(self, stack: str, hidden: Tensor, mask: Tensor) -> Tensor:
         """The encoder or the decoder, its last norm included."""
         padded = mask.is_cuda or not bool(mask.all())  # a GPU is not waited for
         tokens, count = Tokens(hidden, mask), self.config.encoder_layers
@@ -282,11 +282,18 @@ class FastSpeech2Backbone(Backbone):
         norm = self.model.get_submodule(stack).norm
         return norm(tokens.hidden[:, tokens.prompts :])
 
-    def _predict(self, name, hidden, mask):
+    def _predict(self, name: str, hidden: Tensor, mask: Tensor) -> Tensor:
         predictor = self.model.get_submodule(name)
         return predictor(hidden, mask.unsqueeze(-1)).squeeze(-1)
 
-    def _durations(self, log_durations, least, mask, pace, hurry):
+    def _durations(
+        self,
+        log_durations: Tensor,
+        least: Tensor,
+        mask: Tensor,
+        pace: float,
+        hurry: bool,
+    ) -> Tensor:
         """Whole frames."""
         finite = log_durations.float().clamp(max=math.log1p(MAX_FRAMES))
         frames = torch.expm1(finite) * pace
@@ -296,7 +303,14 @@ class FastSpeech2Backbone(Backbone):
         self._refuse_long(int(durations.sum(1).max()))
         return durations
 
-    def _with_variance(self, name, hidden, mask, target, durations):
+    def _with_variance(
+        self,
+        name: str,
+        hidden: Tensor,
+        mask: Tensor,
+        target: Target | None,
+        durations: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Hidden states with the pitch or energy of the target, or else as predicted;
         the prediction; the target's means over symbols."""
         predicted, truth = self._predict(f"{name}Pred", hidden, mask), None
@@ -307,7 +321,7 @@ class FastSpeech2Backbone(Backbone):
         embedded = self.model.get_submodule(f"{name}Embed")(shown).transpose(1, 2)
         return hidden + zeroed(embedded, mask), predicted, truth
 
-    def _refuse_long(self, frames):
+    def _refuse_long(self, frames: int) -> None:
         if frames > MAX_FRAMES:
             limit = MAX_FRAMES * self.config.hop_length / self.config.sample_rate
             raise UserError(

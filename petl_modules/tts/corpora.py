@@ -1,12 +1,17 @@
 """What the recipes of speech synthesis share in reading data sets."""
 
 import random
+from collections.abc import Iterable, Mapping
 
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError
 
 
-def chosen_speakers(found, speakers=None, without=()):
+def chosen_speakers(
+    found: Iterable[str],
+    speakers: str | list[str] | None = None,
+    without: str | Iterable[str] = (),
+) -> list[str]:
     """The speakers that a run is about, sorted.
 
     Arguments
@@ -38,7 +43,9 @@ def chosen_speakers(found, speakers=None, without=()):
     return sorted(chosen)
 
 
-def hold_out(entries, valid, test, seed):
+def hold_out(
+    entries: Mapping[str, dict], valid: int, test: int, seed: int
+) -> dict[str, dict]:
     """Draw the sentences that validate and test; the others train.
 
     Arguments
@@ -78,6 +85,6 @@ def hold_out(entries, valid, test, seed):
     return splits
 
 
-def listed(names):
+def listed(names: str | Iterable[str]) -> list[str]:
     """One name or several as a list."""
     return list(names) if isinstance(names, list | tuple) else [names]

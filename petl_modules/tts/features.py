@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.lobes.models.FastSpeech2 import mel_spectrogram
+from torch import Tensor
 from tqdm import tqdm
 
 from petl_modules.data import read_clip
@@ -34,8 +36,15 @@ class SpeechFeatures:
     """
 
     def __init__(
-        self, sample_rate, hop_length, win_length, n_fft, n_mels, f_min, f_max
-    ):
+        self,
+        sample_rate: int,
+        hop_length: int,
+        win_length: int,
+        n_fft: int,
+        n_mels: int,
+        f_min: float,
+        f_max: float,
+    ) -> None:
         self.sample_rate, self.hop_length = sample_rate, hop_length
         self.settings = {
             "sample_rate": sample_rate,
@@ -57,15 +66,15 @@ class SpeechFeatures:
             compression=True,
         )
 
-    def mel(self, wav):
+    def mel(self, wav: Tensor) -> Tensor:
         """`(samples,)` to the log-mel spectrogram `(frames, n_mels)`, in nepers."""
         return self._framed(wav)[0].T
 
-    def energy(self, wav):
+    def energy(self, wav: Tensor) -> Tensor:
         """`(samples,)` to the loudness of each frame, from 0 to 1 within the clip."""
         return self._framed(wav)[1].nan_to_num()
 
-    def pitch(self, wav):
+    def pitch(self, wav: Tensor) -> Tensor:
         """`(samples,)` to `ln(F0 / 150 Hz)` of each frame, 0 where unvoiced; WORLD's
         DIO and StoneMask."""
         import pyworld  # not where pitch has been found before
@@ -85,7 +94,7 @@ class SpeechFeatures:
         logs = np.log(np.maximum(f0, low) / REFERENCE_HZ)
         return torch.from_numpy(np.where(f0 > 0, logs, 0.0)).float()
 
-    def _framed(self, wav):
+    def _framed(self, wav: Tensor) -> list[Tensor]:
         """Mel bins and loudness of each frame; a clip that is shorter than what its
         edges are mirrored from ends in silence."""
         frames = len(wav) // self.hop_length + 1
@@ -93,7 +102,9 @@ class SpeechFeatures:
         parts = self._mel(audio=torch.nn.functional.pad(wav, (0, max(0, short))))
         return [part[..., :frames] for part in parts]
 
-    def cached(self, folder, dataset, progress=True):
+    def cached(
+        self, folder: str | Path, dataset: DynamicItemDataset, progress: bool = True
+    ) -> dict[str, Tensor]:
         """Pitch and energy of every clip of a data set, computed once.
 
         Arguments
@@ -147,6 +158,6 @@ class KeptMels:
         return mel
 
 
-def hertz(pitch):
+def hertz(pitch: Tensor) -> Tensor:
     """Pitch as above to Hz; meaningless where unvoiced."""
     return REFERENCE_HZ * torch.exp(pitch)

@@ -1,7 +1,9 @@
 """The head of a synthesiser: its speakers."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class VoiceHead(nn.Module):
@@ -19,7 +21,9 @@ class VoiceHead(nn.Module):
 
     weighted_sum = False  # it reads no hidden states
 
-    def __init__(self, hidden_size, speakers, embedding_size=None):
+    def __init__(
+        self, hidden_size: int, speakers: list[str], embedding_size: int | None = None
+    ) -> None:
         super().__init__()
         self.settings = {
             "hidden_size": hidden_size,
@@ -35,13 +39,15 @@ class VoiceHead(nn.Module):
         else:
             self.table = nn.Parameter(table)
 
-    def forward(self, speakers):
+    def forward(self, speakers: Tensor) -> Tensor:
         """Numbers of speakers `(batch,)` to vectors `(batch, hidden)`."""
         vectors = self.table[speakers]
         return vectors if self.projection is None else self.projection(vectors)
 
 
-def voice_head(backbone, speakers=None, num_speakers=1):
+def voice_head(
+    backbone: Any, speakers: list[str] | None = None, num_speakers: int = 1
+) -> VoiceHead:
     """A `VoiceHead` for a synthesiser.
 
     Speakers whom the backbone has heard start from their own vectors, others from the

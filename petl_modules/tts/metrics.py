@@ -7,7 +7,9 @@ from scipy.spatial.distance import cdist
 COEFFICIENTS = 13
 
 
-def mel_cepstral_distortion(mel, other):
+def mel_cepstral_distortion(
+    mel: np.ndarray, other: np.ndarray
+) -> tuple[float, np.ndarray]:
     """Mel-cepstral distortion (Kubichek, 1993) of two log-mel spectrograms.
 
     The cepstra are `c_k = 2/N sum_n x_n cos(pi k (n + 1/2) / N)` of the N natural
@@ -33,13 +35,13 @@ def mel_cepstral_distortion(mel, other):
     return float(distances[pairs[:, 0], pairs[:, 1]].mean()), pairs
 
 
-def cepstra(mel):
+def cepstra(mel: np.ndarray) -> np.ndarray:
     """Mel-cepstra `(frames, 13)`, as above."""
     mel = np.asarray(mel, dtype=np.float64)
     return dct(mel, type=2, axis=1)[:, 1 : COEFFICIENTS + 1] / mel.shape[1]
 
 
-def time_warping(distances):
+def time_warping(distances: np.ndarray) -> np.ndarray:
     """The pairs of frames of least summed distance from the first pair to the last, by
     steps of one frame in either or both; `(pairs, 2)`.
 
@@ -71,7 +73,7 @@ def time_warping(distances):
     return np.array(pairs[::-1])
 
 
-def f0_error(f0, other, pairs):
+def f0_error(f0: np.ndarray, other: np.ndarray, pairs: np.ndarray) -> tuple[float, int]:
     """Root mean square difference in Hz over the pairs of frames that are voiced in
     both, and the number of these; F0 is 0 where unvoiced."""
     a, b = f0[pairs[:, 0]], other[pairs[:, 1]]

@@ -1,12 +1,21 @@
 """An adapted synthesiser and its speakers as one module."""
 
+from torch import Tensor
+
 from petl_modules.core.task_model import TaskModel
+from petl_modules.tts.speech import Speech, Target
 
 
 class VoiceModel(TaskModel):
     """Symbols and speakers to speech: an adapted synthesiser and its `VoiceHead`."""
 
-    def forward(self, symbols, counts, speakers, target=None):
+    def forward(
+        self,
+        symbols: Tensor,
+        counts: Tensor,
+        speakers: Tensor,
+        target: Target | None = None,
+    ) -> tuple[Speech, Speech | None]:
         """Speech that follows a target, and while evaluating also as it would be
         without.
 

@@ -1,5 +1,7 @@
 """SpeechBrain's FastSpeech 2, with projections of its attention that are modules."""
 
+from typing import Any
+
 import torch
 from speechbrain.lobes.models.FastSpeech2 import FastSpeech2WithAlignment
 from torch import Tensor, nn
@@ -133,7 +135,9 @@ def pack(
         state[f"{prefix}att.out_proj.{kind}"] = out
 
 
-def unpack(module: SelfAttention, state: dict[str, Tensor], prefix: str, *_) -> None:
+def unpack(
+    module: SelfAttention, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
     """Read them again."""
     for kind in ("weight", "bias"):
         key = f"{prefix}att.in_proj_{kind}"

@@ -1,8 +1,10 @@
 """Pictures of synthesised speech."""
 
 from textwrap import fill
+from typing import Any
 
 import matplotlib
+from matplotlib.figure import Figure
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -10,7 +12,7 @@ from matplotlib import pyplot
 from petl_modules.tasks.pictures import as_it_is
 
 
-def spectrograms(row):
+def spectrograms(row: dict[str, Any]) -> Figure:
     """A synthesised spectrogram below that of the recording.
 
     Arguments

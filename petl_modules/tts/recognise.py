@@ -1,7 +1,10 @@
 """Word error rate of synthesised English speech, as Whisper hears it."""
 
+from collections.abc import Sequence
+
 import torch
 from speechbrain.utils.metric_stats import ErrorRateStats
+from torch import Tensor
 
 from petl_modules.backbones import load_backbone
 from petl_modules.data.reading import resampler
@@ -23,7 +26,7 @@ class Recogniser:
         If it cannot be loaded.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: str) -> None:
         try:
             self.backbone = load_backbone(source, decoder=True).eval()
             tokenizer = self.backbone.tokenizer
@@ -34,7 +37,7 @@ class Recogniser:
         self.normalized = normalizer(tokenizer, english=True)
 
     @torch.no_grad()
-    def heard(self, wav, rate):
+    def heard(self, wav: Tensor, rate: int) -> list[str]:
         """The words of a waveform `(samples,)` at `rate` Hz, a list."""
         target = self.backbone.sample_rate
         wav = wav if rate == target else resampler(rate, target)(wav)
@@ -43,12 +46,14 @@ class Recogniser:
         (text,) = self.backbone.write(sound, language=language)
         return self.words(text)
 
-    def words(self, text):
+    def words(self, text: str) -> list[str]:
         """The words of a text, normalised, a list."""
         return self.normalized(text).split()
 
 
-def word_error_rate(references, hypotheses):
+def word_error_rate(
+    references: Sequence[list[str]], hypotheses: Sequence[list[str]]
+) -> float:
     """Insertions, deletions and substitutions by reference words, of lists of words."""
     stats = ErrorRateStats()
     stats.append([str(i) for i in range(len(references))], hypotheses, references)

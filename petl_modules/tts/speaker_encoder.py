@@ -1,16 +1,26 @@
 """Embeddings of speakers: x-vectors or ECAPA-TDNN, from SpeechBrain's checkpoints."""
 
+from typing import Any
+
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from tqdm import tqdm
 
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
+from petl_modules.tts.head import VoiceHead
 from petl_modules.tts.vocoder import from_speechbrain
 
 RATE = 16000  # Hz, of SpeechBrain's speaker models
 
 
-def mean_embeddings(source, dataset, speakers, head, trust_code=False):
+def mean_embeddings(
+    source: str,
+    dataset: DynamicItemDataset,
+    speakers: list[str],
+    head: VoiceHead,
+    trust_code: bool = False,
+) -> None:
     """Fill a head's table with the mean embedding of every speaker's clips.
 
     Arguments
@@ -42,7 +52,7 @@ def mean_embeddings(source, dataset, speakers, head, trust_code=False):
         head.table[i] = mean
 
 
-def load_encoder(source, trust_code=False):
+def load_encoder(source: str, trust_code: bool = False) -> Any:
     """SpeechBrain's speaker model."""
     from speechbrain.inference.speaker import EncoderClassifier
 

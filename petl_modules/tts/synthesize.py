@@ -14,9 +14,11 @@ from pathlib import Path
 
 import torch
 from speechbrain.dataio import audio_io
+from torch import Tensor
 
 from petl_modules.backbones import load_backbone
 from petl_modules.console import Parser, positive
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.turns import Turns
 from petl_modules.errors import UserError, known_device
 from petl_modules.files import SHIPPED, whole
@@ -72,8 +74,13 @@ class Synthesizer:
     """
 
     def __init__(
-        self, adapter, source=None, vocoder=None, device="cpu", trust_code=False
-    ):
+        self,
+        adapter: str | Path,
+        source: str | None = None,
+        vocoder: str | None = None,
+        device: str = "cpu",
+        trust_code: bool = False,
+    ) -> None:
         self.device = torch.device(known_device(device))
         if is_base(adapter):
             base = load_backbone(str(adapter))
@@ -88,7 +95,7 @@ class Synthesizer:
         vocoder = vocoder or self.base.vocoder
         self.vocoder = load_vocoder(vocoder, self.base.features, trust_code)
 
-    def use(self, adapter):
+    def use(self, adapter: str | Path) -> None:
         """Speak by the voices of another adapter of the same base.
 
         Raises
@@ -103,7 +110,7 @@ class Synthesizer:
             *_, self.head = self._voices[adapter]
             self.adapter, self.speakers = adapter, self.head.settings["speakers"]
 
-    def _load(self, adapter):
+    def _load(self, adapter: str | Path) -> tuple[AdaptedModel | None, dict, VoiceHead]:
         """An adapter's model, its tensors of the base, and its head; no model where the
         base speaks itself."""
         if is_base(adapter):
@@ -115,11 +122,13 @@ class Synthesizer:
         tensors = found.model.backbone_tensors()
         return found.model, tensors, found.head.to(self.device)
 
-    def speak(self, text, speaker=None, pace=1.0):
+    def speak(self, text: str, speaker: str | None = None, pace: float = 1.0) -> Tensor:
         """A text as a waveform `(samples,)`; arguments are those of `spectrogram`."""
         return self.vocoder(self.spectrogram(text, speaker, pace))
 
-    def spectrogram(self, text, speaker=None, pace=1.0):
+    def spectrogram(
+        self, text: str, speaker: str | None = None, pace: float = 1.0
+    ) -> Tensor:
         """A text as a log-mel spectrogram `(frames, n_mels)`.
 
         Arguments
@@ -140,7 +149,7 @@ class Synthesizer:
             self._turns.give(model, tensors)
             return self._spectrogram(text, speaker, pace)
 
-    def _spectrogram(self, text, speaker, pace):
+    def _spectrogram(self, text: str, speaker: str | None, pace: float) -> Tensor:
         numbers = self.base.symbols
         found = [numbers[s] for s in symbols_of(text, self.base.config.text)]
         symbols = torch.tensor([found], device=self.device)
@@ -148,7 +157,7 @@ class Synthesizer:
         count = torch.tensor([len(found)], device=self.device)
         return self.base(symbols, count, voice, pace=pace).mel[0].cpu()
 
-    def _place(self, speaker):
+    def _place(self, speaker: str | None) -> int:
         if speaker is None and len(self.speakers) == 1:
             return 0
         if speaker not in self.speakers:
@@ -159,13 +168,13 @@ class Synthesizer:
         return self.speakers.index(speaker)
 
 
-def is_base(folder):
+def is_base(folder: str | Path) -> bool:
     """Whether a folder holds a base rather than an adapter."""
     folder = SHIPPED.get(str(folder), Path(folder))
     return (folder / CONFIG).is_file() and not (folder / SETTINGS).is_file()
 
 
-def refuse_mute(adapter):
+def refuse_mute(adapter: str | Path) -> None:
     """Raise a UserError for an adapter that does not speak."""
     if read_settings(Path(adapter) / SETTINGS).head.type != VoiceHead.__name__:
         raise UserError(f"The adapter {adapter} does not speak: it is no synthesiser.")
@@ -238,7 +247,7 @@ def print_page(options: argparse.Namespace, adapters: list[str]) -> None:
         print(path)
 
 
-def sound_files(out, adapters, texts):
+def sound_files(out: str | Path, adapters: list, texts: list[str]) -> list[Path]:
     """The files to write: `out` itself, or `voice1_text1.wav` and so on in it."""
     out = Path(out)
     single = len(adapters) == len(texts) == 1

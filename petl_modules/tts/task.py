@@ -1,14 +1,21 @@
 """Speech from text: the loss and the judging of FastSpeech 2."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from speechbrain.dataio import audio_io
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
+from speechbrain.utils.train_logger import TensorboardLogger, TrainLogger
+from torch import Tensor
 
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_tensors
@@ -18,6 +25,7 @@ from petl_modules.tts.backbone import MAX_FRAMES
 from petl_modules.tts.durations import Durations
 from petl_modules.tts.features import KeptMels, hertz
 from petl_modules.tts.forced_alignment import Spoken, least_frames
+from petl_modules.tts.head import VoiceHead
 from petl_modules.tts.losses import WEIGHTS, loss_terms
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
@@ -77,9 +85,9 @@ class TTS(Task):
 
     def __init__(
         self,
-        labels,
-        model,
-        head,
+        labels: list[str],
+        model: AdaptedModel,
+        head: VoiceHead,
         metric: Metric = "mcd",
         cache_folder: str = "results",
         samples: Count = 3,
@@ -91,7 +99,7 @@ class TTS(Task):
         similarity: bool = False,
         cache_mib: Count = 1024,
         noprogressbar: bool = False,
-    ):
+    ) -> None:
         self.labels, self.backbone, self.head = labels, model.backbone, head
         self.full = bool(model.awake)
         self.metric = one_of("metric", metric, METRICS)
@@ -123,7 +131,7 @@ class TTS(Task):
 
     # Data
 
-    def add_targets(self, dataset):
+    def add_targets(self, dataset: DynamicItemDataset) -> None:
         """Give a data set symbols, spectrogram, pitch, energy and the speaker's number.
 
         Raises
@@ -145,7 +153,7 @@ class TTS(Task):
             mean_embeddings(encoder, dataset, self.labels, self.head, trusted)
             self.embedded = True
 
-        def symbols(text):
+        def symbols(text: str) -> Tensor:
             return torch.tensor([numbers[s] for s in self.symbols(text)])
 
         add = dataset.add_dynamic_item
@@ -159,11 +167,11 @@ class TTS(Task):
             frames = self.durations.of(self.spoken(dataset))
             add(frames.get, takes="wav", provides="frames")
 
-    def symbols(self, text):
+    def symbols(self, text: str) -> list[str]:
         """The symbols of a text."""
         return symbols_of(text, self.backbone.config.text)
 
-    def spoken(self, dataset):
+    def spoken(self, dataset: DynamicItemDataset) -> list[Spoken]:
         """What the aligner reads of a data set: clips that can speak their text."""
         rate, hop = self.features.sample_rate, self.features.hop_length
         return [
@@ -172,13 +180,13 @@ class TTS(Task):
             if self.fits(entry, int(entry["duration"] * rate) // hop)
         ]
 
-    def fits(self, entry, steps):
+    def fits(self, entry: dict, steps: int) -> bool:
         """Whether a clip of so many frames can speak its text."""
         symbols = self.symbols(entry["text"])
         least = len(symbols) if self.durations is None else least_frames(symbols)
         return least <= steps <= MAX_FRAMES
 
-    def inputs(self, batch):
+    def inputs(self, batch: PaddedBatch) -> dict[str, Any]:
         """Symbols, their counts, speakers, and the target."""
         symbols, counts = padded(batch.symbols)
         mel, frames = padded(batch.mel)
@@ -197,7 +205,7 @@ class TTS(Task):
 
     # Loss
 
-    def loss(self, predictions, batch):
+    def loss(self, predictions: Any, batch: PaddedBatch) -> Tensor:
         """The mean over clips of the sum of their terms: absolute errors of the
         spectrogram before and after the last convolutions, squared errors of
         log-durations, pitch and energy, the alignment's forward-sum loss, and its
@@ -211,11 +219,11 @@ class TTS(Task):
 
     # Judging
 
-    def start(self, final=False):
+    def start(self, final: bool = False) -> None:
         """Forget what was collected; `final` after training."""
         self.rows, self.final = [], final
 
-    def collect(self, predictions, batch):
+    def collect(self, predictions: Any, batch: PaddedBatch) -> None:
         """Judge what is spoken without a target, clip by clip."""
         guided, free = predictions
         inputs = self.inputs(batch)
@@ -244,7 +252,7 @@ class TTS(Task):
                 }
             )
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """mcd in dB; f0_rmse in Hz, over the frames voiced in the recording;
         duration_error in ms a symbol, beside the durations of the alignment; and
         after training the word error rate, where there is a Whisper to tell it."""
@@ -259,7 +267,7 @@ class TTS(Task):
             found |= self.judged()
         return found
 
-    def judged(self):
+    def judged(self) -> dict[str, float]:
         """What is judged by ear: the word error rate of what Whisper hears and the
         likeness of the voice, each beside copy synthesis (the recording's spectrogram
         through the same vocoder), which says what vocoder and judge cost."""
@@ -283,17 +291,19 @@ class TTS(Task):
             found["speaker_similarity"] = mean(row["similarity"] for row in self.rows)
         return found
 
-    def error(self, metrics, loss):
+    def error(self, metrics: dict[str, float], loss: float) -> float:
         """What a better epoch makes smaller."""
         return {**metrics, "loss": loss}[self.metric]
 
     # What is left for a person
 
-    def loggers(self, folder, tensorboard):
+    def loggers(
+        self, folder: Path, tensorboard: TensorboardLogger
+    ) -> list[TrainLogger]:
         """Pictures and sounds of the first validation sentences."""
         return [SampleLogger(self, folder / "samples", tensorboard)]
 
-    def write(self, folder):
+    def write(self, folder: Path) -> None:
         """sentences.csv, samples of the test, its spectrograms (for other vocoders) and
         the base if all of it trained."""
         numbers = ("mcd", "f0_rmse", "duration_error")
@@ -312,12 +322,12 @@ class TTS(Task):
         if self.full:
             self.write_base(folder)
 
-    def write_base(self, folder):
+    def write_base(self, folder: Path) -> None:
         """What `load_backbone` and `petl synthesize` take."""
         voices = self.head.state_dict()
         self.backbone.save(folder / "base", self.labels, voices)
 
-    def write_sample(self, row, folder):
+    def write_sample(self, row: dict[str, Any], folder: Path) -> tuple[Figure, Tensor]:
         """A picture and two sounds of one sentence; returns the picture's figure and
         the synthesised waveform."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -341,10 +351,10 @@ class SampleLogger:
     tensorboard : speechbrain.utils.train_logger.TensorboardLogger
     """
 
-    def __init__(self, task, folder, tensorboard):
+    def __init__(self, task: TTS, folder: Path, tensorboard: TensorboardLogger) -> None:
         self.task, self.folder, self.tensorboard = task, folder, tensorboard
 
-    def log_stats(self, stats_meta, **stats):
+    def log_stats(self, stats_meta: dict[str, Any], **stats: Any) -> None:
         """Called after every epoch."""
         del stats
         epoch = stats_meta["epoch"]
@@ -363,12 +373,12 @@ class SampleLogger:
 # Helpers
 
 
-def to_numpy(tensor):
+def to_numpy(tensor: Tensor) -> np.ndarray:
     """A tensor's values; numpy has no bfloat16."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
-def mean(values):
+def mean(values: Iterable[float]) -> float:
     """Mean of some numbers."""
     return float(np.mean(list(values)))

@@ -10,7 +10,9 @@ is said in the log. Phones may also be given as they are, in braces:
 import logging
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from petl_modules.errors import UserError, one_of
 
@@ -54,7 +56,7 @@ LETTERS = {
 }  # fmt: skip
 
 
-def symbols_of(text, kind):
+def symbols_of(text: str, kind: str) -> list[str]:
     """The symbols of a text.
 
     Arguments
@@ -102,7 +104,7 @@ def symbols_of(text, kind):
     return single_pauses([PAUSE, *found, PAUSE])
 
 
-def plain(text):
+def plain(text: str) -> str:
     """Lower case but for phones in braces, without accents, with few marks."""
     text = unicodedata.normalize("NFKD", text)
     text = "".join(c for c in text if not unicodedata.combining(c))
@@ -113,7 +115,7 @@ def plain(text):
     )
 
 
-def given_phones(piece, kind):
+def given_phones(piece: str, kind: str) -> list[str]:
     """Phones in braces, without stress."""
     if kind != "arpabet":
         raise UserError(f"Phones in braces need a model of arpabet: {piece}.")
@@ -125,7 +127,7 @@ def given_phones(piece, kind):
 
 
 @cache
-def phones_of(word):
+def phones_of(word: str) -> list[str]:
     """The phones of a word, without stress."""
     known = dictionary()(word).output_string.split()
     if (known or not word) and all(phone in SYMBOLS["arpabet"] for phone in known):
@@ -136,14 +138,14 @@ def phones_of(word):
 
 
 @cache
-def dictionary():
+def dictionary() -> Any:
     """The g2p library's English, loaded when it is first needed: it takes seconds."""
     from g2p import make_g2p
 
     return make_g2p("eng", "eng-arpabet")
 
 
-def spelt(word):
+def spelt(word: str) -> str:
     """Phones by the letter rules.
 
     Example
@@ -159,7 +161,7 @@ def spelt(word):
     return " ".join(filter(None, phones))
 
 
-def single_pauses(symbols):
+def single_pauses(symbols: Sequence[str]) -> list[str]:
     """The symbols without a pause after a pause."""
     pairs = zip([None, *symbols], symbols, strict=False)
     return [s for before, s in pairs if not (s == before == PAUSE)]

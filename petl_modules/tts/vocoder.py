@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torchaudio.transforms import GriffinLim, InverseMelScale
@@ -65,8 +66,15 @@ class GriffinLimVocoder:
     """
 
     def __init__(
-        self, sample_rate, hop_length, win_length, n_fft, n_mels, f_min, f_max
-    ):
+        self,
+        sample_rate: int,
+        hop_length: int,
+        win_length: int,
+        n_fft: int,
+        n_mels: int,
+        f_min: float,
+        f_max: float,
+    ) -> None:
         self.inverse_mel = InverseMelScale(
             n_fft // 2 + 1,
             n_mels,
@@ -81,13 +89,13 @@ class GriffinLimVocoder:
             n_fft, ITERATIONS, win_length, hop_length, power=1, rand_init=False
         )
 
-    def __call__(self, mel):
+    def __call__(self, mel: Tensor) -> Tensor:
         """`(frames, n_mels)` to `(samples,)`."""
         wav = self.griffin_lim(self.inverse_mel(mel.float().cpu().exp().T))
         return wav / wav.abs().max().clamp(min=1.0)
 
 
-def load_hifigan(source, trust_code):
+def load_hifigan(source: str, trust_code: bool) -> Callable[[Tensor], Tensor]:
     """SpeechBrain's HiFi-GAN as a function."""
     from speechbrain.inference.vocoders import HIFIGAN
     from speechbrain.utils.fetching import FetchConfig
@@ -103,7 +111,9 @@ def load_hifigan(source, trust_code):
     return lambda mel: hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
 
 
-def from_speechbrain(interface, source, what, trust_code, **options):
+def from_speechbrain(
+    interface: Any, source: str, what: str, trust_code: bool, **options: Any
+) -> Any:
     """A pretrained model of SpeechBrain, from a folder or hub id.
 
     Arguments

@@ -31,7 +31,7 @@ class Demo:
     adapters : petl_modules.use.inference.Adapters
     """
 
-    def __init__(self, adapters: Adapters):
+    def __init__(self, adapters: Adapters) -> None:
         self.adapters = adapters
 
     def answer(

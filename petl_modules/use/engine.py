@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(
         self, backbone: Backbone, device: str = "cpu", precision: str = "fp32"
-    ):
+    ) -> None:
         self.device = torch.device(device)
         self.narrow = one_of("precision", precision, ("fp32", "bf16")) == "bf16"
         self.backbone = backbone.to(self.device)

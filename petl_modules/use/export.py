@@ -31,7 +31,9 @@ class WholeClips(nn.Module):
     """Class probabilities `(batch, classes)` of clips `(batch, samples)` without
     padding, of which what comes after `longest` samples is cut off, as in training."""
 
-    def __init__(self, model: nn.Module, head: nn.Module, longest: int | None = None):
+    def __init__(
+        self, model: nn.Module, head: nn.Module, longest: int | None = None
+    ) -> None:
         super().__init__()
         self.model, self.head, self.longest = model, head, longest
 

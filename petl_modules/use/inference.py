@@ -92,7 +92,7 @@ class Adapters:
 
     def __init__(
         self, backbone: Backbone, device: str = "cpu", precision: str = "fp32"
-    ):
+    ) -> None:
         self._engine = Engine(backbone, device, precision)
         self._loaded = self._engine.loaded
         self._common: str | None = None  # the choice of the thread that is here now

@@ -59,7 +59,9 @@ def entries_of(run: str | Path, data: str | Path | None, split: str) -> Entries:
     return found
 
 
-def dataset_of(entries: Entries, sample_rate: int, max_duration: float | None):
+def dataset_of(
+    entries: Entries, sample_rate: int, max_duration: float | None
+) -> DynamicItemDataset:
     """A SpeechBrain data set of entries, with id, wav and sig."""
     with TemporaryDirectory() as folder:
         manifest = Path(folder) / "manifest.json"

@@ -27,7 +27,7 @@ class Loaded:
     device : torch.device
     """
 
-    def __init__(self, name: str, adapter: Adapter, device: torch.device):
+    def __init__(self, name: str, adapter: Adapter, device: torch.device) -> None:
         self.name, self.info = name, adapter.info
         self.labels: list[str] = adapter.info.get("labels") or []
         self.model = adapter.model

@@ -1,15 +1,18 @@
 """Adapted models of one backbone as one: each clip of a batch goes through its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from petl_modules.backbones import Backbone
 from petl_modules.core.access_points import Site
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.methods.gathered import GATHERED
 
 
-def can_mix(model):
+def can_mix(model: AdaptedModel) -> bool:
     """Whether `MixedModel` can serve an adapted model: bottlenecks and LoRA that are
     added to what is frozen, and trained LayerNorms."""
     modules = all(
@@ -45,7 +48,9 @@ class MixedModel:
         What the backbone's parameters must hold while it runs.
     """
 
-    def __init__(self, backbone, models, tensors):
+    def __init__(
+        self, backbone: Backbone, models: list[AdaptedModel], tensors: list[dict]
+    ) -> None:
         self.clips: Any = None
         self.tensors: dict[torch.Tensor, torch.Tensor] = {}
         backbone.serve(self)
@@ -57,12 +62,14 @@ class MixedModel:
                 self._gather_norm(backbone.points, norm, tensors)
         backbone.serve(None)
 
-    def _of_the_clip(self, modules):
+    def _of_the_clip(self, modules: list[nn.Module | None]) -> Callable:
         kind = next(type(module) for module in modules if module is not None)
         gathered = GATHERED[kind](modules)
         return lambda x, mask=None: gathered(x, self.clips)
 
-    def _gather_norm(self, points, norm, tensors):
+    def _gather_norm(
+        self, points: Any, norm: nn.LayerNorm, tensors: list[dict]
+    ) -> None:
         weight, bias = (
             torch.stack([own.get(p, p.data) for own in tensors]).unsqueeze(1)
             for p in (norm.weight, norm.bias)
@@ -76,7 +83,7 @@ class MixedModel:
         )
 
 
-def places_of(models):
+def places_of(models: list[AdaptedModel]) -> list[tuple]:
     """`(method, layer, site, modules)` of every place, with each model's module or
     None; in an order that is that of every model's own methods."""
     places = {}
@@ -91,7 +98,7 @@ def places_of(models):
     return [places[key] for key in sorted(places, key=lambda key: key[0])]
 
 
-def norms_of(backbone):
+def norms_of(backbone: nn.Module) -> list[nn.LayerNorm]:
     """Its LayerNorms that have weights."""
     return [
         module

@@ -11,6 +11,7 @@ import asyncio
 import queue
 import tempfile
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Batches:
     limits : Limits
     """
 
-    def __init__(self, adapters: Adapters, limits: Limits):
+    def __init__(self, adapters: Adapters, limits: Limits) -> None:
         self.adapters, self.limits = adapters, limits
         self.waiting: queue.Queue = queue.Queue(limits.waiting)
         self.sizes: list[int] = []  # of the batches so far
@@ -149,7 +150,7 @@ def make_app(adapters: Adapters, limits: Limits | None = None) -> Any:
     batches = Batches(adapters, limits)
 
     @asynccontextmanager
-    async def life(_: Any):
+    async def life(_: Any) -> AsyncIterator[None]:
         yield
         batches.stop()
 
