@@ -17,12 +17,17 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from tqdm import tqdm
 
-from petl_modules.console import Parser, above_zero
+from petl_modules.console import Parser
 from petl_modules.core.masking import masked_mean, valid
 from petl_modules.errors import UserError, known_device, one_of
 from petl_modules.tasks.heads import Head
 from petl_modules.use.adapter_file import read_adapter
-from petl_modules.use.labelled import batches_of, dataset_of, entries_of
+from petl_modules.use.labelled import (
+    add_recordings,
+    batches_of,
+    dataset_of,
+    entries_of,
+)
 
 Projection = Literal["pca", "tsne"]
 MOST_COLOURS = 20
@@ -31,19 +36,12 @@ MOST_COLOURS = 20
 def main(argv: list[str] | None = None) -> int:
     """Write vectors and a picture; returns the exit status."""
     parser = Parser(__doc__)
+    add_recordings(parser, "Recordings.")
     add = parser.add_argument
-    add("adapter", metavar="ADAPTER", help="The folder of a run.")
-    add("data", nargs="?", metavar="DATA", help="Recordings.")
-    add("--split", default="test", help="Of the run's own clips (%(default)s).")
     out = "Where the vectors go; the picture beside them (%(default)s)."
     add("--output", type=Path, default=Path("embeddings.npz"), help=out)
     how = "How the picture is made: pca or tsne (%(default)s)."
     add("--projection", default="pca", help=how)
-    add("--source", help="The backbone, if it is not where the adapter says.")
-    size = "How many clips are computed together (%(default)s)."
-    add("--batch_size", type=above_zero, default=16, help=size)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", default=device, help="Where to compute (%(default)s).")
     options = parser.parse_args(argv)
     one_of("projection", options.projection, ("pca", "tsne"))
     found = embeddings(

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from petl_modules.console import Parser, above_zero
+from petl_modules.console import Parser
 from petl_modules.core.task_model import TaskModel
 from petl_modules.errors import UserError, known_device
 from petl_modules.tasks import (
@@ -27,23 +27,21 @@ from petl_modules.tasks import (
 from petl_modules.tasks.heads import CTCHead, OwnHead
 from petl_modules.tts.head import VoiceHead
 from petl_modules.use.adapter_file import Adapter, read_adapter
-from petl_modules.use.labelled import batches_of, dataset_of, entries_of
+from petl_modules.use.labelled import (
+    add_recordings,
+    batches_of,
+    dataset_of,
+    entries_of,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Print the metrics; returns the exit status."""
     parser = Parser(__doc__)
+    add_recordings(parser, "Labelled recordings.")
     add = parser.add_argument
-    add("adapter", metavar="ADAPTER", help="The folder of a run.")
-    add("data", nargs="?", metavar="DATA", help="Labelled recordings.")
-    add("--split", default="test", help="Of the run's own clips (%(default)s).")
     add("--output", type=Path, help="A folder for predictions, as a run leaves them.")
     add("--json", action="store_true", help="Print one object of metrics.")
-    add("--source", help="The backbone, if it is not where the adapter says.")
-    size = "How many clips are computed together (%(default)s)."
-    add("--batch_size", type=above_zero, default=16, help=size)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", default=device, help="Where to compute (%(default)s).")
     options = parser.parse_args(argv)
     metrics = evaluate(
         options.adapter,

@@ -6,9 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import DataLoader
 
+from petl_modules.console import Parser, above_zero
 from petl_modules.data import SPLITS, files_below, is_audio, read_table
 from petl_modules.data.batch import Batch
 from petl_modules.data.datasets import make_dataset
@@ -18,6 +20,26 @@ from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_json
 
 Entries = dict[str, dict[str, Any]]
+
+
+def add_recordings(parser: Parser, recordings: str) -> None:
+    """The options of a command that tries an adapter on recordings.
+
+    Arguments
+    ---------
+    parser : Parser
+    recordings : str
+        What the help calls them.
+    """
+    add = parser.add_argument
+    add("adapter", metavar="ADAPTER", help="The folder of a run.")
+    add("data", nargs="?", metavar="DATA", help=recordings)
+    add("--split", default="test", help="Of the run's own clips (%(default)s).")
+    add("--source", help="The backbone, if it is not where the adapter says.")
+    size = "How many clips are computed together (%(default)s)."
+    add("--batch_size", type=above_zero, default=16, help=size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=device, help="Where to compute (%(default)s).")
 
 
 def entries_of(run: str | Path, data: str | Path | None, split: str) -> Entries:
