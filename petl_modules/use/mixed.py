@@ -70,12 +70,15 @@ class MixedModel:
     def _gather_norm(
         self, points: Any, norm: nn.LayerNorm, tensors: list[dict]
     ) -> None:
-        weight, bias = (
-            torch.stack([own.get(p, p.data) for own in tensors]).unsqueeze(1)
-            for p in (norm.weight, norm.bias)
-        )
+        def of_each(parameter: torch.Tensor) -> torch.Tensor:
+            values = [own.get(parameter, parameter.data) for own in tensors]
+            return torch.stack(values).unsqueeze(1)
+
+        weight = of_each(norm.weight)
+        bias = torch.zeros_like(weight) if norm.bias is None else of_each(norm.bias)
         self.tensors[norm.weight] = torch.ones_like(norm.weight.data)
-        self.tensors[norm.bias] = torch.zeros_like(norm.bias.data)
+        if norm.bias is not None:
+            self.tensors[norm.bias] = torch.zeros_like(norm.bias.data)
         Site(points.hooks, norm).around(
             lambda z, normal, mask: torch.addcmul(
                 bias[self.clips], normal, weight[self.clips]
