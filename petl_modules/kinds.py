@@ -93,6 +93,7 @@ Rate = Annotated[float, Range(above=0, most=1e30)]  # steps that float32 holds
 Reduction = Annotated[float, Range(1, 65_536)]  # of a size, to a bottleneck's width
 Seconds = Annotated[float, Range(0.05, 86_400)]
 Layers = Annotated[list[int], Items(1)]
+Names = Annotated[list[str], Items(1)]
 Parts = Annotated[list[Literal["encoder", "decoder"]], Items(1)]
 
 NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}

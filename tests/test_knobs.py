@@ -9,6 +9,7 @@ from conftest import ROOT, run
 from petl_modules.errors import UserError
 from petl_modules.kinds import (
     Items,
+    Names,
     PositiveInt,
     Probability,
     Range,
@@ -18,6 +19,7 @@ from petl_modules.kinds import (
 )
 from petl_modules.knobs import knobs_of
 from petl_modules.methods import make_method, method_table
+from petl_modules.train.config import load_config
 
 
 def example(size: PositiveInt | None = None, kind: Literal["a", "b"] = "a", free=3):
@@ -59,6 +61,7 @@ def test_a_signature_and_its_docstring_say_what_a_knob_is():
         (str, "^(\\w+)[0-9]{2}", "^(\\w+)[0-9]{2}"),
         (list[str], "off", ["off"]),
         (list[str], "[off, 5]", ["off", "5"]),
+        (Names, "off", ["off"]),
         (list[int], "-1", [-1]),
         (list[int], "1,2", [1, 2]),
         (float, "1e-3", 0.001),
@@ -88,6 +91,23 @@ def test_what_a_kind_refuses(kind, value):
     with pytest.raises(UserError, match="x must be"):
         check("x", value, kind)
     assert described(kind)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "prepare", "knob"),
+    [
+        ("LibriSpeech/ASR", "librispeech_prepare.prepare_text", "train_sets"),
+        ("SpeechCommands", "speechcommands_prepare.prepare_speechcommands", "words"),
+        ("VCTK", "vctk_prepare.prepare_vctk", "speakers"),
+        ("SNIPS", "snips_prepare.prepare_snips", "test_speakers"),
+    ],
+)
+def test_a_recipe_of_no_sets_words_or_speakers_is_refused(recipe, prepare, knob):
+    module, name = prepare.split(".")
+    folder = ROOT / "recipes" / recipe
+    function = runpy.run_path(str(folder / f"{module}.py"))[name]
+    with pytest.raises(UserError, match=rf"{knob}=\[\] must be .*1 or more"):
+        load_config(folder / "hparams" / "adapter.yaml", [f"--{knob}=[]"], function)
 
 
 def test_a_methods_knobs_are_checked_from_python_too():

@@ -3,12 +3,13 @@
 import contextlib
 import json
 import re
+import runpy
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import tone
+from conftest import ROOT, tone
 from speechbrain.dataio.dataset import DynamicItemDataset
 from test_fastspeech2 import build, trained
 from tiny import tiny_checkpoint, tiny_speech_base
@@ -16,6 +17,8 @@ from tiny import tiny_checkpoint, tiny_speech_base
 from petl_modules.errors import UserError
 from petl_modules.files import SHIPPED
 from petl_modules.tasks.metrics import lower_is_better, unit
+from petl_modules.train.config import load_config
+from petl_modules.train.refusals import refuse_unasked_trust
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 from petl_modules.tts.features import SpeechFeatures, hertz
 from petl_modules.tts.head import VoiceHead
@@ -407,6 +410,17 @@ def test_no_code_is_run_unless_it_is_trusted(tmp_path):
     with contextlib.suppress(UserError):
         load_vocoder(str(tmp_path), SpeechFeatures(**FEATURES), trust_code=True)
     assert ran.exists()  # it would have been run
+
+
+def test_a_saved_config_cannot_ask_for_trust(tmp_path):
+    folder, saved = ROOT / "recipes" / "VCTK" / "TTS", tmp_path / "saved.yaml"
+    prepare = runpy.run_path(str(folder / "vctk_prepare.py"))["prepare_speech"]
+    arguments = ["--trust_code=True", "--data_folder=x"]
+    config = load_config(folder / "hparams" / "adapter.yaml", arguments, prepare)
+    refuse_unasked_trust(config)
+    saved.write_text(config.text())
+    with pytest.raises(UserError, match="counts on the command line alone"):
+        refuse_unasked_trust(load_config(saved, [], prepare))
 
 
 def test_damaged_vocoders_and_recognisers_are_refused(tmp_path):

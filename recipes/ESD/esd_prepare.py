@@ -8,6 +8,7 @@ from pathlib import Path
 from petl_modules import data
 from petl_modules.data.units import normalized, with_units
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 
 logger = logging.getLogger("petl_modules.recipes.esd")
 
@@ -23,7 +24,7 @@ LAYOUT = (
 
 
 def prepare_esd(
-    data_folder: str, task: str = "emotion", speakers: list[str] | None = None
+    data_folder: str, task: str = "emotion", speakers: Names | None = None
 ) -> tuple[data.Splits, list[str]]:
     """Entries of the official split of ESD: per speaker and emotion 300 utterances
     train, 20 validate, 30 test.
@@ -61,7 +62,7 @@ def prepare_esd(
 
 
 def prepare_text(
-    data_folder: str, speakers: list[str] | None, tokens: str, vocab_size: int
+    data_folder: str, speakers: Names | None, tokens: str, vocab_size: int
 ) -> tuple[data.Splits, list[str]]:
     """Entries of the same split with what is said, as of
     `petl_modules.data.units.normalized`; utterances without a text are left out and
@@ -109,7 +110,7 @@ def prepare_text(
 
 
 def recordings(
-    data_folder: str, speakers: list[str] | None
+    data_folder: str, speakers: Names | None
 ) -> Iterator[tuple[str, Path, Path, Path]]:
     """`(split, speaker, emotion, path)` of every utterance of the speakers; the last
     three are paths."""

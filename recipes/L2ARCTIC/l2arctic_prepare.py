@@ -2,6 +2,7 @@
 
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 
 # Comes beside the speakers: minutes in which each of them describes a picture
@@ -14,7 +15,7 @@ LAYOUT = (
 
 def prepare_speech(
     data_folder: str,
-    speakers: list[str] | None,
+    speakers: Names | None,
     without: list[str],
     valid_sentences: int,
     test_sentences: int,

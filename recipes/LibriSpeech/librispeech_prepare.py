@@ -8,6 +8,7 @@ from pathlib import Path
 from petl_modules import data
 from petl_modules.data.units import BLANK, with_units
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 
 logger = logging.getLogger("petl_modules.recipes.librispeech")
 
@@ -22,7 +23,7 @@ LAYOUT = (
 
 def prepare_text(
     data_folder: str,
-    train_sets: list[str],
+    train_sets: Names,
     valid_set: str,
     test_set: str,
     tokens: str,
@@ -55,7 +56,7 @@ def prepare_text(
 
 def prepare_phonemes(
     data_folder: str,
-    train_sets: list[str],
+    train_sets: Names,
     valid_set: str,
     test_set: str,
     lexicon: str | None = None,
@@ -123,7 +124,7 @@ def prepare_phonemes(
 
 
 def read_sets(
-    data_folder: str, train_sets: list[str], valid_set: str, test_set: str
+    data_folder: str, train_sets: Names, valid_set: str, test_set: str
 ) -> data.Splits:
     """Entries with their text, by split."""
     folder = data.data_folder_of("LibriSpeech", data_folder, train_sets[0], LAYOUT)
@@ -139,7 +140,7 @@ def read_sets(
 
 
 def prepare_sentences(
-    data_folder: str, train_sets: list[str], valid_set: str, test_set: str
+    data_folder: str, train_sets: Names, valid_set: str, test_set: str
 ) -> tuple[data.Splits, None]:
     """Entries whose text is written as people and Whisper write: in small letters, with
     a capital at the start and a full stop at the end.

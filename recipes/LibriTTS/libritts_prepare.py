@@ -5,6 +5,7 @@ from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 
 LAYOUT = (
@@ -15,8 +16,8 @@ LAYOUT = (
 
 def prepare_speech(
     data_folder: str,
-    sets: list[str],
-    speakers: list[str] | None,
+    sets: Names,
+    speakers: Names | None,
     without: list[str],
     valid_sentences: int,
     test_sentences: int,

@@ -3,6 +3,7 @@
 from petl_modules import data
 from petl_modules.data.units import with_units
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 
 LISTING = "all.iob.snips.txt"
 PUNCTUATION = set("?!.,;-")
@@ -17,9 +18,9 @@ LAYOUT = (
 
 def prepare_snips(
     data_folder: str,
-    train_speakers: list[str],
-    valid_speakers: list[str],
-    test_speakers: list[str],
+    train_speakers: Names,
+    valid_speakers: Names,
+    test_speakers: Names,
     tokens: str,
     vocab_size: int,
 ) -> tuple[data.Splits, list[str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 
 LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
 LAYOUT = (
@@ -15,7 +16,7 @@ LAYOUT = (
 
 
 def prepare_speechcommands(
-    data_folder: str, words: list[str] | None = None
+    data_folder: str, words: Names | None = None
 ) -> tuple[data.Splits, list[str]]:
     """Entries of the official split: the two lists validate and test, the rest trains.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
+from petl_modules.kinds import Names
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 
 FOLDERS = ("wav48_silence_trimmed", "wav48")
@@ -18,7 +19,7 @@ LAYOUT = (
 def prepare_vctk(
     data_folder: str,
     microphone: str = "mic1",
-    speakers: list[str] | None = None,
+    speakers: Names | None = None,
     without: list[str] | tuple = (),
 ) -> tuple[data.Splits, list[str]]:
     """Entries for telling speakers apart: of each speaker's sorted utterances the first
@@ -64,7 +65,7 @@ def prepare_vctk(
 def prepare_speech(
     data_folder: str,
     microphone: str,
-    speakers: list[str] | None,
+    speakers: Names | None,
     without: list[str],
     valid_sentences: int,
     test_sentences: int,
