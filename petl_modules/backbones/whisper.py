@@ -181,6 +181,7 @@ class WhisperWithDecoder(WhisperBackbone):
 
     @property
     def encoder(self) -> Any:
+        """Within the model that has a decoder too."""
         return self.model.model.encoder
 
     def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
