@@ -127,7 +127,8 @@ RECIPES = (
         leaves="wer.txt",
     ),
 )
-SPELLING = [recipe for recipe in RECIPES if "<blank>" in recipe.labels]
+# MELD's miniature tree has seven clips, too few steps to learn texts in 20 epochs
+SPELLING = [r for r in RECIPES if "<blank>" in r.labels and r.clips[0] > 10]
 # every backbone with another method
 METHODS = {
     "ast": "conformer",
