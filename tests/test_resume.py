@@ -129,6 +129,9 @@ def save_with_another(rank, folder):
         checkpointer.save_and_keep_only(meta={"error": errors[0]}, min_keys=["error"])
         found = checkpointer.list_checkpoints()
         assert sorted(checkpoint.meta["error"] for checkpoint in found) == errors
+        if rank:  # looks while the first is saving the next
+            time.sleep(0.5)
+            checkpointer.list_checkpoints()
     torch.distributed.destroy_process_group()
 
 

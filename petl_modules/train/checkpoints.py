@@ -92,7 +92,7 @@ class WholeCheckpointer(Checkpointer):
     ) -> None:
         super().__init__(checkpoints_dir, *args, **kwargs)
         self.belongs = belongs
-        self._whole: dict[Path, bool] = {}  # what was looked at, which takes time
+        self._whole: set[Path] = set()  # what was looked at, which takes time
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint:
         """As SpeechBrain's; the mark comes last, and all processes wait for it: which
@@ -100,7 +100,7 @@ class WholeCheckpointer(Checkpointer):
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if if_main_process():
             mark(checkpoint.path, self.belongs)
-            self._whole[checkpoint.path] = True
+            self._whole.add(checkpoint.path)
         ddp_barrier()
         return checkpoint
 
@@ -116,10 +116,11 @@ class WholeCheckpointer(Checkpointer):
         return self._construct_checkpoint_objects(folders)
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether a checkpoint is as it was saved."""
-        if folder not in self._whole:
-            self._whole[folder] = read_mark(folder) is not None
-        return self._whole[folder]
+        """Whether a checkpoint is as it was saved. One that is not whole is looked at
+        again: another process may be saving it just now."""
+        if folder not in self._whole and read_mark(folder) is not None:
+            self._whole.add(folder)
+        return folder in self._whole
 
     def make_ready(self) -> None:
         """Take what is damaged away, and refuse what belongs to another run.
