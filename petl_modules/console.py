@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
@@ -93,6 +93,31 @@ def one_line(error: Exception) -> str:
     cannot be shown is escaped."""
     shown = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
     return "".join(shown)
+
+
+def progress_bar(
+    items: Iterable | None = None, shown: bool = True, **knobs: Any
+) -> Any:
+    """A bar of progress that a terminal shows, and then forgets; elsewhere nothing.
+
+    Arguments
+    ---------
+    items : iterable or None
+        What to go through; None for a bar whose `update` is called.
+    shown : bool
+        Whether a terminal shows it.
+    **knobs
+        For `tqdm.tqdm`: desc, total, delay.
+
+    Returns
+    -------
+    tqdm.tqdm
+    """
+    from tqdm import tqdm
+
+    hidden = None if shown else True  # None asks whether there is a terminal
+    settings = {"leave": False, "dynamic_ncols": True, **knobs}
+    return tqdm(items, disable=hidden, **settings)
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from conftest import command, run
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import epochs_logged
 
 from petl_modules.data import read_clip
 from petl_modules.use.adapter_file import read_adapter
@@ -39,7 +41,14 @@ def test_a_run_says_what_trains_and_how_it_ended(finished_run):
     done, _, _ = finished_run
     assert "What trains with method=conformer" in done.stdout
     assert "test  loss" in done.stderr and "accuracy" in done.stderr
-    last = done.stderr.splitlines()[-1]
+    lines = done.stderr.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert epochs, done.stderr
+    assert re.match(
+        r"epoch 1 of 2: loss .*, valid loss .* \(best\), .* left", epochs[0]
+    )
+    assert len(epochs) == 2 and "it/s" not in done.stderr and len(lines) < 12
+    last = lines[-1]
     assert "confusion_matrix.png" in last and "adapter.safetensors" in last
     assert "Traceback" not in done.stderr
 
@@ -77,8 +86,20 @@ def test_a_run_leaves_everything(finished_run):
     assert set(result["parameters"]) == {"petl", "norms", "head", "backbone"}
     assert 0 <= result["metrics"]["test"]["accuracy"] <= 1
     assert result["epochs"] == 2 and result["seconds"] > 0
-    assert len((folder / "train_log.txt").read_text().splitlines()) == 2
+    assert result["clips"] == {"train": 18, "valid": 6, "test": 6}
+    log = (folder / "train_log.txt").read_text().splitlines()
+    assert len(log) == 5 and log[2:4] == epochs_logged(folder)
+    assert log[1].startswith("head start: valid loss: ") and result["head_start"]
+    assert log[0].startswith("settings: ") and "method: conformer, " in log[0]
+    assert log[-1].startswith(f"result of epoch {result['best_epoch']}: ")
     assert (folder / "confusion_matrix.png").stat().st_size > 5000
+    events = EventAccumulator(str(folder / "tensorboard"))
+    tags = events.Reload().Tags()
+    assert {"confusion matrix"} <= set(tags["images"])
+    assert {"loss/train", "accuracy/valid", "result/test accuracy"} <= {
+        *tags["scalars"]
+    }
+    assert [event.step for event in events.Scalars("accuracy/valid")] == [1, 2]
 
 
 def test_the_adapter_file_repeats_the_tests_predictions(finished_run):
@@ -153,7 +174,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     done = run("ESC50", *arguments, f"--output_folder={whole}")
     assert done.returncode == 0, done.stderr
     # two epochs are logged, and the third has begun: killed in the middle of it
-    log = killed / method / "fold2_seed0" / "train_log.txt"
+    home = killed / method / "fold2_seed0"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command("ESC50", *arguments, f"--output_folder={killed}"),
@@ -162,18 +183,18 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
         env=environment,
     )
     deadline = time.monotonic() + 200
-    while not log.exists() or len(log.read_text().splitlines()) < 2:
+    while len(epochs_logged(home)) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (log.parent / "results.json").exists()
+    assert not (home / "results.json").exists()
     done = run("ESC50", *arguments, f"--output_folder={killed}")
     assert done.returncode == 0, done.stderr
     folder = f"{method}/fold2_seed0"
     assert_same_run(whole / folder, killed / folder)
-    assert len(log.read_text().splitlines()) >= 6
+    assert len(epochs_logged(home)) >= 6
 
 
 def test_folds_end_in_a_summary(checkpoints, esc50_folder, tmp_path):
@@ -273,7 +294,7 @@ def test_two_processes_learn_what_one_learns(checkpoints, class_folders, tmp_pat
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("test  loss") == 1
         folder = output / "conformer" / "run_seed0"
-        log = (folder / "train_log.txt").read_text().splitlines()
+        log = epochs_logged(folder)
         results.append(json.loads((folder / "results.json").read_text()))
         tensors.append(load_file(folder / "adapter.safetensors"))
         assert len(log) == results[-1]["epochs"] == 2
@@ -323,7 +344,8 @@ def test_a_head_start_that_counts_is_no_loss(checkpoints, class_folders, tmp_pat
     folder = tmp_path / "bottleneck" / "run_seed0"
     results = json.loads((folder / "results.json").read_text())
     reached = re.search(r"probe with valid accuracy (0\.\d+|1\.0+)", done.stderr)[1]
-    losses = re.findall("valid loss: (.*?),", (folder / "train_log.txt").read_text())
+    log = "\n".join(epochs_logged(folder))
+    losses = re.findall("valid loss: (.*?),", log)
     assert (results["best_epoch"], results["epochs"], len(losses)) == (0, 2, 3)
     assert results["metrics"]["valid"]["accuracy"] == pytest.approx(float(reached))
     assert float(losses[0]) < min(map(float, losses[1:]))

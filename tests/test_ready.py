@@ -3,6 +3,7 @@
 import torch
 from conftest import run_here
 from safetensors.torch import load_file
+from tiny import epochs_logged
 
 from petl_modules.data.ready import Ready
 
@@ -35,7 +36,7 @@ def test_ready_features_train_the_same_probe(
             "--noprogressbar=True",
         )
         (path,) = (tmp_path / name).rglob("adapter.safetensors")
-        log = path.with_name("train_log.txt").read_text()
+        log = epochs_logged(path.parent)
         states.append((load_file(path), log))
     assert not batches
     (ready, log), (gathered, other) = states

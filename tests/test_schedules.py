@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from conftest import run_here
+from tiny import epochs_logged
 from transformers import (
     get_cosine_schedule_with_warmup,
     get_linear_schedule_with_warmup,
@@ -123,7 +124,7 @@ def run(class_folders, source, output, *knobs):
         *knobs,
     )
     (path,) = output.glob("**/results.json")
-    log = (path.parent / "train_log.txt").read_text().splitlines()
+    log = epochs_logged(path.parent)
     return json.loads(path.read_text()), log, path.parent
 
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from conftest import ROOT, command, run, tone
 from safetensors.torch import load_file
-from tiny import tiny_speech_base, tiny_writer
+from tiny import epochs_logged, tiny_speech_base, tiny_writer
 
 from petl_modules.errors import UserError
 from petl_modules.tts.synthesize import Synthesizer, main
@@ -156,7 +156,7 @@ def test_a_base_that_is_killed_ends_the_same(trees, tmp_path):
         tensors = [load_file(home / path) for home in (whole, killed)]
         assert all(tensors[0][n].equal(tensors[1][n]) for n in tensors[0])
     # validated after the second epoch and the fourth, which is the last
-    log = (whole / "full/run_seed0/train_log.txt").read_text().splitlines()
+    log = epochs_logged(whole / "full/run_seed0")
     assert [line.split(",")[0] for line in log] == ["epoch: 2", "epoch: 4"]
 
 

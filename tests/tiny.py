@@ -210,6 +210,13 @@ def tiny_speech_base(folder, seed=0, **sizes):
     return folder
 
 
+def epochs_logged(folder):
+    """The lines of a run's log that are of epochs."""
+    log = folder / "train_log.txt"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line for line in lines if line.startswith("epoch: ")]
+
+
 def few_steps(parameters, loss, steps=3, lr=0.02):
     """Train `{name: parameter}` on `loss()`; returns which ever got a gradient."""
     optimizer = torch.optim.Adam(parameters.values(), lr=lr)

@@ -39,6 +39,13 @@ def counts(model: AdaptedModel, head: Any) -> dict[str, int]:
     }
 
 
+def effective(model: AdaptedModel) -> dict[str, Any]:
+    """What sizes come to on this backbone: `{"rank": r}`, or of sites that differ a
+    list of them; empty for a method that has none."""
+    ranks = sorted({m.rank for m in model.petl.values() if hasattr(m, "rank")})
+    return {"rank": ranks[0] if len(ranks) == 1 else ranks} if ranks else {}
+
+
 def table(model: AdaptedModel, head: Any, method: str) -> Table:
     """A table of what trains: group, site, tensors, parameters, % of the backbone."""
     whole = size(model.backbone)
@@ -47,7 +54,9 @@ def table(model: AdaptedModel, head: Any, method: str) -> Table:
         for g in model.groups()
     ]
     rows.append(("head", "", len(list(head.parameters())), size(head)))
-    table = Table(title=f"What trains with method={method}", title_justify="left")
+    sizes = "".join(f", {key}={value}" for key, value in effective(model).items())
+    title = f"What trains with method={method}{sizes}"
+    table = Table(title=title, title_justify="left")
     for name in ("group", "site"):
         table.add_column(name)
     for name in ("tensors", "parameters", "% of backbone"):

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
+from petl_modules.console import progress_bar
 from petl_modules.data.reading import duration
 from petl_modules.errors import UserError
 
@@ -72,9 +71,7 @@ class ClipCheck:
         pool = ThreadPoolExecutor(THREADS)
         try:
             found = pool.map(seconds_or_complaint, [wav for wav, _ in clips])
-            bar = tqdm(
-                found, total=len(clips), desc="checking clips", delay=2, leave=False
-            )
+            bar = progress_bar(found, total=len(clips), desc="checking clips", delay=2)
             for (wav, version), value in zip(clips, bar, strict=True):
                 if isinstance(value, UserError):
                     self.broken.append(value)

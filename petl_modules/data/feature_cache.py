@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.precision import base_precision
 from petl_modules.data.ahead import ahead
@@ -63,7 +63,7 @@ def cached_features(
     # clips of one length go together, so that nothing is padded for nothing
     missing.sort(key=lambda i: dataset.data[dataset.data_ids[i]]["duration"])
     batches = [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
-    bar = tqdm(total=len(batches), desc="features", leave=False, disable=not progress)
+    bar = progress_bar(total=len(batches), desc="features", shown=progress)
     part, began = {}, time.monotonic()
     read = ahead(lambda batch: [dataset[i] for i in batch], batches, threads)
     with torch.no_grad(), bar:

@@ -12,9 +12,9 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 from torchaudio.functional import resample
-from tqdm import tqdm
 
 from petl_modules.backbones.features import KaldiFilterbank
+from petl_modules.console import progress_bar
 from petl_modules.embedded.events import EVENTS
 from petl_modules.embedded.filters import Sound
 from petl_modules.embedded.networks import RATE, Teacher
@@ -51,13 +51,13 @@ def make_clips(options: Namespace, cache: Path) -> dict[str, Tensor]:
     filterbank = KaldiFilterbank(RATE, options.mel_bins)
     numbers = range(math.ceil(options.clips / SHARD))
     shards = [cache / f"clips_{number:04d}.pt" for number in numbers]
-    for number, path in enumerate(tqdm(shards, f"clips, by {SHARD}")):
+    for number, path in enumerate(progress_bar(shards, desc=f"clips, by {SHARD}")):
         if not path.is_file():
             rng = np.random.default_rng([options.seed, number])
             shard = make_shard(options, rng, speech, teacher, filterbank)
             with whole(path) as partial:
                 torch.save(shard, partial)
-    shards = [torch.load(path) for path in tqdm(shards, "loading")]
+    shards = [torch.load(path) for path in progress_bar(shards, desc="loading")]
     return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from petl_modules.backbones import load_backbone
-from petl_modules.console import Parser, command
+from petl_modules.console import Parser, command, progress_bar
 from petl_modules.data import (
     data_folder_of,
     inside,
@@ -74,7 +73,7 @@ def read(folder: Path) -> tuple[list[Tensor], Tensor, Tensor]:
         raise UserError(f"The data folder {folder} has no table in meta/: {LAYOUT}")
     rows = read_table(tables[0], COLUMNS)
     wavs, names, folds = [], [], []
-    for place, row in tqdm(rows, "reading", leave=False):
+    for place, row in progress_bar(rows, desc="reading"):
         path = inside(folder / "audio", row["filename"])
         wavs.append(read_clip(path, RATE)[: 5 * RATE])
         names.append(row["category"])
@@ -101,7 +100,7 @@ def embed(source: str, wavs: list[Tensor], random: bool) -> Tensor:
     torch.manual_seed(0)
     backbone = load_backbone(source, pretrained=not random)
     with torch.inference_mode():
-        clips = tqdm(wavs, "embedding", leave=False)
+        clips = progress_bar(wavs, desc="embedding")
         return torch.cat([backbone(wav[None]).hidden.mean(1) for wav in clips])
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.random import Generator
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.embedded.arranging import Source, repeated, reverberate
 from petl_modules.embedded.events import EVENTS
 from petl_modules.embedded.filters import Sound, filtered, random_response
@@ -161,7 +161,7 @@ def complete(folder: Path, settings: dict) -> None:
         for number in range(settings["clips_per_class"])
         if not (path := folder / kind / f"{kind}_{number:03d}.wav").is_file()
     ]
-    for path, kind, number in tqdm(missing, "sounds", disable=not missing):
+    for path, kind, number in progress_bar(missing, desc="sounds"):
         place = [*KINDS].index(kind)
         rng = np.random.default_rng([settings["seed"], place, number])
         wav = labelled_sound(kind, rng, rate)

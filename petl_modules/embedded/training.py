@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import ASTModel
 
+from petl_modules.console import progress_bar
 from petl_modules.embedded.networks import STEP, make_student
 from petl_modules.files import whole
 
@@ -42,7 +42,7 @@ def train(options: Namespace, cache: Path, clips: dict[str, Tensor]) -> ASTModel
     checkpoint = cache / "checkpoint.pt"
     parts = {"student": student, "optimizer": optimizer, "schedule": schedule}
     begin = resume(checkpoint, parts)
-    bar = tqdm(total=total, initial=begin * len(batches), desc="training")
+    bar = progress_bar(total=total, initial=begin * len(batches), desc="training")
     for epoch in range(begin, options.epochs):
         sums = torch.zeros(3)
         for features, offset, targets, sources in batches.of_epoch(epoch):

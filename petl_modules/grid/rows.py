@@ -134,6 +134,13 @@ class Row:
         return {key: sizes[key] for key in ("petl", "norms", "head")}
 
     @property
+    def rank(self) -> str:
+        """The rank that was used, of sites that differ all of them; empty for a method
+        that has none, and for runs that did not say."""
+        rank = self.runs[0].result.get("effective", {}).get("rank", "")
+        return ", ".join(map(str, rank)) if isinstance(rank, list) else str(rank)
+
+    @property
     def stored(self) -> int | None:
         """Bytes of the adapter file, or None."""
         path = self.runs[0].folder / TENSORS

@@ -13,8 +13,8 @@ from typing import Any
 
 import submitit
 import torch
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.errors import UserError
 from petl_modules.grid.jobs import Job, run_job
 
@@ -56,7 +56,7 @@ def run_here(jobs: Sequence[Job], root: Path, parallel: int = 1) -> int:
     pool = ThreadPoolExecutor(parallel)
     waiting = {pool.submit(run, job): job for job in jobs}
     try:
-        with tqdm(total=len(jobs), desc="jobs", dynamic_ncols=True) as bar:
+        with progress_bar(total=len(jobs), desc="jobs") as bar:
             for future in as_completed(waiting):
                 reason = future.result()
                 failed += reason is not None

@@ -20,11 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.attention import attention_with_prefix
-from petl_modules.console import Parser, above_zero, positive
+from petl_modules.console import Parser, above_zero, positive, progress_bar
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.measure import (
     peak_memory_mib,
@@ -271,7 +270,7 @@ def method_steps(options: Namespace) -> Table:
         f"{options.source}"
     )
     rows = {}
-    for method in tqdm(list(method_table()), desc="methods", leave=False):
+    for method in progress_bar(list(method_table()), desc="methods"):
         reset_peak_memory(options.device)
         before = peak_memory_mib(options.device)
         model, head, step = whole_model(method, options)

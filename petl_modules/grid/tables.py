@@ -16,8 +16,8 @@ from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, unit
 
 CSV_COLUMNS = (
-    *("task", "method", "few_shot", "backbone", "source", "runs", "missing", "metric"),
-    *("mean", "low", "high", "std_folds", "std_seeds"),
+    *("task", "method", "few_shot", "rank", "backbone", "source", "runs", "missing"),
+    *("metric", "mean", "low", "high", "std_folds", "std_seeds"),
     *("above_probe", "above_probe_low", "above_probe_high", "valid_mean"),
     *("trained_parameters", "stored_bytes", "seconds", "peak_memory_mib"),
 )
@@ -152,12 +152,12 @@ def write_csv(task: Task, path: str | Path) -> None:
 def columns_of(task: Task) -> list[str]:
     """The heads of a task's table; those that no row has a value for are left out."""
     always = ["method", "backbone", "runs", f"test {unit(task.metric)}"]
-    sometimes = ["few-shot", "95 %", ABOVE, "± folds", "± seeds"]
+    sometimes = ["few-shot", "rank", "95 %", ABOVE, "± folds", "± seeds"]
     cells = [our_cells(task, row) for row in task.rows]
     there = {name for name in sometimes if any(row[name] for row in cells)}
     if all(row.few_shot is None for row in task.rows):
         there.discard("few-shot")
-    order = [always[0], "few-shot", *always[1:], *sometimes[1:]]
+    order = [always[0], "few-shot", "rank", *always[1:], *sometimes[2:]]
     order += [f"valid {unit(task.metric)}", "trained", "stored, kB", "seconds a run"]
     return [n for n in order if n not in sometimes or n in there] + ["peak MiB"]
 
@@ -169,6 +169,7 @@ def our_cells(task: Task, row: Row) -> dict[str, str]:
     return {
         "method": row.label,
         "few-shot": str(row.few_shot or "all"),
+        "rank": row.rank,
         "backbone": short(row.settings["source"]),
         "runs": str(done) if done == asked else f"**{done} of {asked}**",
         f"test {unit(metric)}": f"{row.mean(metric):.2f}",
@@ -194,6 +195,7 @@ def numbers(task: Task, row: Row) -> dict[str, Any]:
         "task": task.name,
         "method": row.label,
         "few_shot": row.few_shot,
+        "rank": row.rank,
         "backbone": short(row.settings["source"]),
         "source": "ours",
         "runs": len(row.runs),

@@ -34,8 +34,8 @@ class Bottleneck(nn.Module):
         Size d of the tokens.
     rank : int or None
         Width r of the bottleneck, in the place of reduction_rate.
-    reduction_rate : float or None
-        The size of the tokens over the width r of the bottleneck, 64 unless rank is
+    reduction_rate : float
+        The size of the tokens over the width r of the bottleneck, where no rank is
         given.
     activation : str
         The function between the two projections.
@@ -52,12 +52,12 @@ class Bottleneck(nn.Module):
         self,
         hidden_size: int,
         rank: Size | None = None,
-        reduction_rate: Reduction | None = None,
+        reduction_rate: Reduction = 64,
         activation: Literal["gelu", "relu", "silu"] = "gelu",
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        width = bottleneck_width(hidden_size, rank, reduction_rate)
+        self.rank = width = bottleneck_width(hidden_size, rank, reduction_rate)
         one_of("activation", activation, ACTIVATIONS)
         self.act = ACTIVATIONS[activation]
         self.down = nn.Linear(hidden_size, width)
@@ -81,9 +81,9 @@ class Conformer(nn.Module):
         Size d of the tokens.
     rank : int or None
         Width r of the bottleneck, in the place of reduction_rate.
-    reduction_rate : float or None
-        The size of the tokens over the width r of the bottleneck, 96 (r = 8 at 768)
-        unless rank is given.
+    reduction_rate : float
+        The size of the tokens over the width r of the bottleneck, where no rank is
+        given; of 768 at 96 that is r = 8.
     kernel_size : int
         Width of the convolution over time, in tokens.
     dropout : float
@@ -96,12 +96,12 @@ class Conformer(nn.Module):
         self,
         hidden_size: int,
         rank: Size | None = None,
-        reduction_rate: Reduction | None = None,
+        reduction_rate: Reduction = 96,
         kernel_size: Size = 31,
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        width = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=96)
+        self.rank = width = bottleneck_width(hidden_size, rank, reduction_rate)
         self.norm = nn.LayerNorm(hidden_size)
         self.down = nn.Linear(hidden_size, 2 * width)
         self.conv = SameConv1d(width, width, kernel_size, groups=width)
@@ -126,8 +126,8 @@ class Convpass(nn.Module):
         Size d of the tokens.
     rank : int or None
         Width r of the bottleneck, in the place of reduction_rate.
-    reduction_rate : float or None
-        The size of the tokens over the width r of the bottleneck, 64 unless rank is
+    reduction_rate : float
+        The size of the tokens over the width r of the bottleneck, where no rank is
         given.
     kernel_size : int
         Width of the convolution over time, in tokens.
@@ -141,12 +141,12 @@ class Convpass(nn.Module):
         self,
         hidden_size: int,
         rank: Size | None = None,
-        reduction_rate: Reduction | None = None,
+        reduction_rate: Reduction = 64,
         kernel_size: Size = 3,
         dropout: Probability = 0.1,
     ) -> None:
         super().__init__()
-        width = bottleneck_width(hidden_size, rank, reduction_rate)
+        self.rank = width = bottleneck_width(hidden_size, rank, reduction_rate)
         self.down = nn.Linear(hidden_size, width)
         self.conv = SameConv1d(width, width, kernel_size)
         self.dropout = nn.Dropout(dropout)

@@ -106,25 +106,18 @@ class Method:
         return [points[i] for i in sorted({i % count for i in chosen})]
 
 
-def bottleneck_width(
-    hidden_size: int,
-    rank: int | None = None,
-    reduction_rate: float | None = None,
-    default_rate: float = 64,
-) -> int:
-    """Width r of a bottleneck: `rank`, or `round(hidden_size / reduction_rate)`.
+def bottleneck_width(hidden_size: int, rank: int | None, reduction_rate: float) -> int:
+    """Width r of a bottleneck: `rank`, or else `round(hidden_size / reduction_rate)`.
 
     Example
     -------
-    >>> bottleneck_width(768), bottleneck_width(768, rank=6)
+    >>> bottleneck_width(768, None, 64), bottleneck_width(768, 6, 64)
     (12, 6)
     """
-    if rank is not None and reduction_rate is not None:
-        raise UserError("Give rank or reduction_rate, not both.")
     if rank is None:
-        if reduction_rate is not None and not reduction_rate > 0:
+        if not reduction_rate > 0:
             raise UserError(f"reduction_rate={reduction_rate} must be above 0.")
-        rank = max(1, round(hidden_size / (reduction_rate or default_rate)))
+        rank = max(1, round(hidden_size / reduction_rate))
     if not isinstance(rank, int) or rank < 1:
         raise UserError(f"rank={rank} must be a whole number of at least 1.")
     return rank

@@ -27,9 +27,9 @@ class LoRA(nn.Module):
         Size of the projection's input.
     rank : int or None
         Rank r of the update, in the place of reduction_rate.
-    reduction_rate : float or None
-        The size of a projection's input over the rank r, 128 (r = 6 at 768) unless
-        rank is given.
+    reduction_rate : float
+        The size of a projection's input over the rank r, where no rank is given; of
+        768 at 128 that is r = 6.
     alpha : float or None
         The update is scaled by alpha / r; null for no scaling.
     out_features : int or None
@@ -42,13 +42,13 @@ class LoRA(nn.Module):
         self,
         hidden_size: int,
         rank: Size | None = None,
-        reduction_rate: Reduction | None = None,
+        reduction_rate: Reduction = 128,
         alpha: Alpha | None = None,
         out_features: int | None = None,
         dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        rank = bottleneck_width(hidden_size, rank, reduction_rate, default_rate=128)
+        self.rank = rank = bottleneck_width(hidden_size, rank, reduction_rate)
         self.scale = (rank if alpha is None else alpha) / rank
         self.dropout = nn.Dropout(dropout)
         self.a = nn.Linear(hidden_size, rank, bias=False)

@@ -28,6 +28,13 @@ def refuse_unread(expert: str = "bottleneck", **knobs: Any) -> None:
             )
 
 
+def filled(knobs: dict[str, Any]) -> dict[str, Any]:
+    """Knobs with what convpass experts take where nothing is said."""
+    if knobs.get("expert") != "convpass":
+        return knobs
+    return {"kernel_size": KERNEL, "dropout": DROPOUT, **knobs}
+
+
 class DenseMoA(nn.Module):
     """N adapters, mixed for each token by a softmax router.
 
@@ -44,8 +51,8 @@ class DenseMoA(nn.Module):
         The number N of experts.
     rank : int or None
         Width r of an expert, in the place of reduction_rate.
-    reduction_rate : float or None
-        The size of the tokens over the width r of an expert, 128 unless rank is given.
+    reduction_rate : float
+        The size of the tokens over the width r of an expert, where no rank is given.
     expert : str
         What the experts are.
     kernel_size : int or None
@@ -61,7 +68,7 @@ class DenseMoA(nn.Module):
         hidden_size: int,
         num_adapters: Experts = 7,
         rank: Size | None = None,
-        reduction_rate: Reduction | None = None,
+        reduction_rate: Reduction = 128,
         expert: Expert = "bottleneck",
         kernel_size: Size | None = None,
         dropout: Probability | None = None,
@@ -70,10 +77,8 @@ class DenseMoA(nn.Module):
         refuse_unread(expert, kernel_size=kernel_size, dropout=dropout)
         one_of("expert", expert, EXPERTS)
         self.num_adapters = num_adapters
-        self.width = bottleneck_width(
-            hidden_size, rank, reduction_rate, default_rate=128
-        )
-        narrow = num_adapters * self.width
+        self.rank = bottleneck_width(hidden_size, rank, reduction_rate)
+        narrow = num_adapters * self.rank
         self.down = nn.Linear(hidden_size, narrow + num_adapters)
         self.up = nn.Parameter(torch.zeros(narrow, hidden_size))
         self.up_bias = nn.Parameter(torch.zeros(num_adapters, hidden_size))
@@ -84,12 +89,12 @@ class DenseMoA(nn.Module):
             self.conv = SameConv1d(narrow, narrow, reach, groups=num_adapters)
             self.dropout = nn.Dropout(DROPOUT if dropout is None else dropout)
 
-    refuse = staticmethod(refuse_unread)
+    refuse, filled = staticmethod(refuse_unread), staticmethod(filled)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""
         narrow, logits = self.down(x).split(
-            [self.num_adapters * self.width, self.num_adapters], dim=-1
+            [self.num_adapters * self.rank, self.num_adapters], dim=-1
         )
         if self.expert == "convpass":
             narrow = self.conv(quick_gelu(narrow), mask)
@@ -119,8 +124,8 @@ class SoftMoA(nn.Module):
         The number p of slots that each expert has.
     rank : int or None
         Width r of an expert, in the place of reduction_rate.
-    reduction_rate : float or None
-        The size of the tokens over the width r of an expert, 128 unless rank is given.
+    reduction_rate : float
+        The size of the tokens over the width r of an expert, where no rank is given.
     normalize : bool
         Whether tokens and slots are L2-normalised for the logits (and for these only),
         with a learned scale.
@@ -141,7 +146,7 @@ class SoftMoA(nn.Module):
         num_adapters: Experts = 7,
         num_slots: Experts = 1,
         rank: Size | None = None,
-        reduction_rate: Reduction | None = None,
+        reduction_rate: Reduction = 128,
         normalize: bool = False,
         expert: Expert = "bottleneck",
         kernel_size: Size | None = None,
@@ -151,7 +156,7 @@ class SoftMoA(nn.Module):
         refuse_unread(expert, kernel_size=kernel_size, dropout=dropout)
         one_of("expert", expert, EXPERTS)
         d, n, p = hidden_size, num_adapters, num_slots
-        r = bottleneck_width(d, rank, reduction_rate, default_rate=128)
+        self.rank = r = bottleneck_width(d, rank, reduction_rate)
         # Xavier-normal with the fans of the matrix d x (n p)
         self.slots = nn.Parameter(torch.randn(d, n, p) * sqrt(2 / (d + n * p)))
         self.scale = nn.Parameter(torch.ones(())) if normalize else None
@@ -164,7 +169,7 @@ class SoftMoA(nn.Module):
             self.conv = SameConv1d(n * r, n * r, kernel_size or KERNEL, groups=n)
             self.dropout = nn.Dropout(DROPOUT if dropout is None else dropout)
 
-    refuse = staticmethod(refuse_unread)
+    refuse, filled = staticmethod(refuse_unread), staticmethod(filled)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, time, hidden)` to the same; `mask` (batch, time), True if valid."""

@@ -33,6 +33,8 @@ class Entry:
         Its `petl_modules.knobs.Knob` by name, with the method's own defaults.
     search : dict
         The sizes that a search tries, by knob.
+    filled : callable or None
+        Adds to knobs what its modules take where nothing is said.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Entry:
     lr_after_head_start: float
     knobs: dict[str, Knob]
     search: dict[str, list]
+    filled: Callable[[dict], dict] | None = None
 
     def check(self, knobs: dict[str, Any]) -> dict[str, Any]:
         """The knobs that are not None, checked.
@@ -65,6 +68,17 @@ class Entry:
     def defaults(self) -> dict[str, Any]:
         """What each knob is where nothing is said."""
         return {name: knob.default for name, knob in self.knobs.items()}
+
+    def complete(self, knobs: dict[str, Any]) -> dict[str, Any]:
+        """What the method is built with where some knobs are given: all that it reads,
+        so that another default in a later version changes nothing. A rank takes the
+        place of the default reduction_rate."""
+        given = {key: value for key, value in knobs.items() if value is not None}
+        settings = {**self.defaults, **given}
+        if "rank" in given and "reduction_rate" not in given:
+            settings.pop("reduction_rate", None)
+        settings = {key: value for key, value in settings.items() if value is not None}
+        return settings if self.filled is None else self.filled(settings)
 
 
 def make_method(name: str, **knobs: Any) -> Method:
@@ -92,8 +106,7 @@ def make_method(name: str, **knobs: Any) -> Method:
     12
     """
     entry = method_entry(name)
-    settings = {**entry.defaults, **entry.check(knobs)}
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = entry.complete(entry.check(knobs))
     method = entry.factory(**settings)
     method.name, method.knobs = name, settings
     return method
@@ -143,4 +156,5 @@ def entry_of(
         knobs |= {n: knob for n, knob in inner.items() if n not in SIZES}
     for key, value in (defaults or {}).items():
         knobs[key] = replace(knobs[key], default=value)
-    return Entry(name, factory, lr, lr_after_head_start, knobs, search or {})
+    filled = getattr(module, "filled", None)
+    return Entry(name, factory, lr, lr_after_head_start, knobs, search or {}, filled)

@@ -1,7 +1,8 @@
 """What tasks share: the parts that most of them leave as they are."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
@@ -9,6 +10,9 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.train_logger import TensorboardLogger, TrainLogger
 
 from petl_modules.core.transfer import to_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Task:
@@ -95,8 +99,16 @@ class Task:
         """Write what was collected into a run's folder."""
         raise NotImplementedError
 
-    def draw(self, folder: Path) -> None:
-        """Draw what was collected, once all else of a run is there."""
+    def draw(self, folder: Path, show: Callable[[str, "Figure"], None]) -> None:
+        """Draw what was collected, once all else of a run is there.
+
+        Arguments
+        ---------
+        folder : Path
+            Of the run.
+        show : callable
+            Takes a picture's name and figure, for TensorBoard.
+        """
 
 
 def padded(data: PaddedData) -> tuple[torch.Tensor, torch.Tensor]:

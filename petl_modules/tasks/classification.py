@@ -1,6 +1,7 @@
 """One label per clip."""
 
 import csv
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -146,7 +148,7 @@ class Classification(Task):
             writer.writerow([key, *names, f"{probabilities[guess]:.4f}"])
         write_text(folder / PREDICTIONS, table.getvalue())
 
-    def draw(self, folder: Path) -> None:
+    def draw(self, folder: Path, show: Callable[[str, Figure], None]) -> None:
         """confusion_matrix.png of what was collected."""
         figure = confusion_matrix(
             [target for _, target, _ in self.rows],
@@ -155,4 +157,5 @@ class Classification(Task):
             self.labels,
         )
         figure.savefig(folder / "confusion_matrix.png", dpi=120)
+        show("confusion matrix", figure)
         pyplot.close(figure)

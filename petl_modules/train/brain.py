@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.checkpoints import average_checkpoints
-from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,9 +19,11 @@ from petl_modules.data.ready import loader_of
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import Task, padded
 from petl_modules.train.checkpoints import Counter
+from petl_modules.train.journal import Journal
 from petl_modules.train.losses import Losses
 from petl_modules.train.periods import Periods, Plan
 from petl_modules.train.processes import SharedBatches, mean_over_processes, take_part
+from petl_modules.train.progress import Progress
 from petl_modules.train.schedules import make_schedule
 
 
@@ -42,8 +43,10 @@ class PetlBrain(sb.Brain):
         Of `petl_modules.tasks`.
     task_model : TaskModel
     counter : petl_modules.train.checkpoints.Counter
-    loggers : list
-        SpeechBrain train loggers.
+    journal : petl_modules.train.journal.Journal
+        What the run writes down.
+    lines : bool
+        Whether every epoch gets a line.
     **kwargs
         For `speechbrain.Brain`: hparams, opt_class, checkpointer.
     """
@@ -53,11 +56,18 @@ class PetlBrain(sb.Brain):
         task: Task,
         task_model: TaskModel,
         counter: Counter,
-        loggers: list[TrainLogger],
+        journal: Journal,
+        lines: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(modules={"task": task_model}, **kwargs)
-        self.task, self.counter, self.loggers = task, counter, loggers
+        self.task, self.counter, self.journal = task, counter, journal
+        bars, self.noprogressbar = (
+            not self.noprogressbar,
+            True,
+        )  # ours, not SpeechBrain's
+        self.progress = Progress(task.metric, bars, lines)
+        self.batches = {}  # how many there are, by stage
         self.task_model = task_model
         self.scheduler = None
         self.train_loss = None  # of the last epoch
@@ -148,6 +158,7 @@ class PetlBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             loader_kwargs = self._train_loader_specifics(dataset, loader_kwargs)
         loader = loader_of(dataset, pin_memory=self.on_gpu, **loader_kwargs)
+        self.batches[stage] = len(loader)
         if self.checkpointer is not None and ckpt_prefix is not None:
             self.checkpointer.add_recoverable(ckpt_prefix + stage.name, loader)
         return loader
@@ -211,6 +222,13 @@ class PetlBrain(sb.Brain):
         if should_step:
             self.optimizers_step()
         self.losses.add(loss.detach(), self.step, batch.id)
+        self.progress.step(self.losses.mean if self.step > 1 else None)
+
+    def evaluate_batch(self, batch: PaddedBatch, stage: sb.Stage) -> Tensor:
+        """The loss of one batch."""
+        loss = super().evaluate_batch(batch, stage)
+        self.progress.step()
+        return loss
 
     def update_average(self, loss: Tensor | None, avg_loss: float) -> float:
         """SpeechBrain's hook: the mean so far, of training's losses as far as they have
@@ -242,18 +260,40 @@ class PetlBrain(sb.Brain):
         self.checkpointer.make_ready()
         super().on_fit_start()
         self.seconds.taken_up = True
+        self.journal.begin()
+        self.progress.begin(
+            self.counter.limit,
+            self.best_so_far(),
+            f"Training: {self.batches[sb.Stage.TRAIN]} batches an epoch, at most "
+            f"{self.counter.limit} epochs, on {self.device}.",
+        )
         if self.judge_start and not self.checkpointer.list_checkpoints():
             self._fit_valid(self.valid_loader, epoch=0, enable=False)
+
+    def best_so_far(self) -> tuple[float, int, float] | None:
+        """Error, epoch and metric of the best epoch that a run that was interrupted
+        left."""
+        metas = [c.meta for c in self.checkpointer.list_checkpoints()]
+        known = [meta for meta in metas if "metric" in meta]
+        if not known:
+            return None
+        best = min(known, key=lambda meta: meta["error"])
+        return best["error"], best["epoch"], best["metric"]
 
     def _fit_valid(self, valid_set: DataLoader, epoch: int, enable: bool) -> None:
         """After every `valid_epochs` epochs, and after the last one."""
         if epoch % self.hparams.valid_epochs == 0 or epoch == self.counter.limit:
             super()._fit_valid(valid_set=valid_set, epoch=epoch, enable=enable)
+        else:
+            self.progress.epoch(epoch, {"loss": self.train_loss})
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Forget the predictions of the stage before."""
         self.task.start(final=stage == sb.Stage.TEST)
         self.seen = 0
+        name = "test" if epoch is None else self.progress.name(epoch)
+        done = self.step if stage == sb.Stage.TRAIN else 0
+        self.progress.start(name, self.batches.get(stage, 0), done)
         if stage == sb.Stage.TRAIN:
             self.right, self.told = None, 0
             self.losses = Losses(self.avg_train_loss, self.refuse_loss)
@@ -267,6 +307,7 @@ class PetlBrain(sb.Brain):
             self.train_loss = mean_over_processes(self.losses.mean, self.device)
             return
         self.metrics = {"loss": stage_loss, **self.task.metrics()}
+        self.progress.stop()
         if stage == sb.Stage.TEST:
             return
         error = self.task.error(self.metrics, stage_loss)
@@ -276,16 +317,16 @@ class PetlBrain(sb.Brain):
         if trained is not None and self.right is not None:
             accuracy = float(self.right) / self.told
             trained["accuracy"] = mean_over_processes(accuracy, self.device)
-        for logger in self.loggers:
-            logger.log_stats(
-                {"epoch": epoch, "lr": lr},
-                train_stats=trained,
-                valid_stats=self.metrics,
-            )
+        self.journal.log_stats(
+            {"epoch": epoch, "lr": lr}, train_stats=trained, valid_stats=self.metrics
+        )
+        error = error if self.hparams.choose == "best" else -epoch
+        self.progress.epoch(epoch, trained, self.metrics, error)
         self.checkpointer.save_and_keep_only(
             meta={
-                "error": error if self.hparams.choose == "best" else -epoch,
+                "error": error,
                 "epoch": epoch,
+                "metric": self.metrics[self.task.metric],
             },
             min_keys=["error"],
             num_to_keep=self.hparams.average,

@@ -74,6 +74,16 @@ class Built:
         return Machine.of(self.values)
 
     @property
+    def told(self) -> dict[str, Any]:
+        """The settings that a person reads: what is set, but for long lists."""
+        long = ("labels", "run_folder", "own_data")
+        return {
+            key: value
+            for key, value in self.values.items()
+            if value not in (None, {}, []) and key not in long
+        }
+
+    @property
     def clip_folder(self) -> Path:
         """Where decoded clips are kept that memory has no room for."""
         return Path(self.experiment.output_folder) / "audio_cache"

@@ -23,6 +23,8 @@ from petl_modules.files import checksum, digest, write_json
 logger = logging.getLogger(__name__)
 
 WHOLE = "WHOLE"
+# Knobs whose defaults earlier versions did not write down
+DEFAULTS_OF_OLD = ("reduction_rate", "kernel_size", "dropout")
 KEPT = ("current", "best_limit", "best_score", "should_stop")  # of the counter
 
 
@@ -48,6 +50,8 @@ class Belongs:
         """What differs in a checkpoint, in a sentence, or None."""
         for key, value in plain(self.settings).items():
             old = theirs["settings"].get(key, value)
+            if old is None and key in DEFAULTS_OF_OLD:
+                old = value
             if old != value:
                 return f"{where} holds a run with {key}={old}, now it is {value}"
         for split, value in self.manifests.items():

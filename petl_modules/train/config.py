@@ -252,6 +252,10 @@ def with_method_defaults(config: Config) -> Config:
     own = dict(config["method_defaults"].get(name) or {})
     lr = entry.lr_after_head_start if config["head_start_epochs"] else entry.lr
     values = {"lr": lr, **entry.defaults, **own}
+
+    def said(key: str) -> bool:
+        return key in config.given or key in own or config.get(key) is not None
+
     for key, value in values.items():
         if key not in config.tree:
             raise UserError(f"method_defaults of {name} names the unknown key {key}.")
@@ -263,7 +267,10 @@ def with_method_defaults(config: Config) -> Config:
             values[key] = config[key]
         else:
             values[key] = value
+    if values.get("rank") is not None and not said("reduction_rate"):
+        values["reduction_rate"] = None
     entry.check({key: plain(values[key]) for key in entry.knobs})
+    values |= entry.complete({key: plain(values[key]) for key in entry.knobs})
     entry.factory(**{k: values[k] for k in entry.knobs if values[k] is not None})
     values |= dict.fromkeys(knobs - set(entry.knobs))
     # what is explicit now needs no defaults, and a saved config says what it ran

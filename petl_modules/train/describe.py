@@ -1,8 +1,9 @@
 """What would train, without data: `petl describe HPARAMS [--key=value ...] [--json]`.
 
-Prints a table of what trains and how many parameters it has, or with --json one object
-of these numbers. HPARAMS is a recipe's yaml or the hyperparams.yaml of a run; options
-are those of its train.py. With --pretrained=False no weights are read or drawn.
+Prints a table of what trains, of which rank, and how many parameters it has, or with
+--json one object of these numbers. HPARAMS is a recipe's yaml or the hyperparams.yaml
+of a run; options are those of its train.py. With --pretrained=False no weights are read
+or drawn.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import torch
 from rich.console import Console
 
-from petl_modules.core.counts import counts, table
+from petl_modules.core.counts import counts, effective, table
 from petl_modules.errors import UserError
 from petl_modules.train.config import Config, load_config
 
@@ -39,7 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(argv[0], argv[1:], unbuilt=("objective",))
     built = build(config)
     if as_json:
-        print(json.dumps(counts(built["model"], built["head"])))
+        found = counts(built["model"], built["head"])
+        print(json.dumps({**found, **effective(built["model"])}))
     else:
         Console().print(table(built["model"], built["head"], config["method"]))
 

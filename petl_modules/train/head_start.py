@@ -22,17 +22,18 @@ def give_head_start(
     folder: Path,
     model: AdaptedModel,
     head: nn.Module,
-) -> float:
+) -> tuple[float, dict[str, float]]:
     """Let the head and the last LayerNorm start from a linear probe's.
 
     A head that knows nothing sends noise into the first steps of everything below
     it, which on little data costs the features that were good (Kumar et al., arXiv
     2202.10054). With cached features the probe costs next to nothing; the seconds
-    that it took are returned. With `head_start_counts` it is epoch 0 of what follows:
-    no model comes out that was worse on the validation set than the probe.
+    that it took are returned, and its validation metrics. With `head_start_counts` it
+    is epoch 0 of what follows: no model comes out that was worse on the validation set
+    than the probe.
     """
     probe = Built.of(probe_of(config))
-    brain, sets = trained(probe, prepared, folder)
+    brain, sets = trained(probe, prepared, folder, lines=False)
     metrics = evaluated(brain, probe, sets["valid"])
     metric = brain.task.metric
     logger.info(
@@ -41,7 +42,7 @@ def give_head_start(
     head.load_state_dict(probe.head.state_dict())
     norm = model.points.last_norm
     norm.load_state_dict(probe.model.points.last_norm.state_dict())
-    return brain.seconds.total
+    return brain.seconds.total, metrics
 
 
 def probe_of(config: Config) -> Config:

@@ -16,14 +16,9 @@ from speechbrain.utils.distributed import (
     ddp_broadcast,
     if_main_process,
 )
-from speechbrain.utils.train_logger import (
-    FileTrainLogger,
-    TensorboardLogger,
-    WandBLogger,
-)
 
 from petl_modules.console import once
-from petl_modules.core.counts import counts, table
+from petl_modules.core.counts import counts, effective, table
 from petl_modules.core.measure import peak_memory_mib, reset_peak_memory
 from petl_modules.data import Prepared, make_manifests
 from petl_modules.data.datasets import batching, make_datasets
@@ -33,6 +28,7 @@ from petl_modules.train.brain import PetlBrain
 from petl_modules.train.built import Built
 from petl_modules.train.checkpoints import Belongs, Counter, WholeCheckpointer
 from petl_modules.train.config import Config
+from petl_modules.train.journal import Journal, wandb_logger
 from petl_modules.train.provenance import commit, versions
 from petl_modules.train.refusals import refuse_long_clips, refuse_shared_clips
 from petl_modules.train.results import (
@@ -67,14 +63,17 @@ def run_one(
     model, head = built.model, built.head
     if if_main_process() and show_table:
         Console().print(table(model, head, config["method"]))
-    seconds, judge_start = 0.0, False
+    seconds, judge_start, opening = 0.0, False, {}
     if built.training.head_start_epochs and not model.frozen_below_head:
         start = folder / "head_start"
-        seconds = give_head_start(config, prepared, start, model, head)
+        seconds, found = give_head_start(config, prepared, start, model, head)
+        opening = {"head start": {f"valid {name}": v for name, v in found.items()}}
         judge_start = built.training.head_start_counts
-    brain, sets = trained(built, prepared, folder, judge_start)
+    brain, sets = trained(built, prepared, folder, judge_start, opening)
     if if_main_process():  # not before checkpoints of other settings are refused
-        write_text(folder / HPARAMS, config.text())
+        sizes = effective(model).items()
+        used = "".join(f"# {key}: {value} was used\n" for key, value in sizes)
+        write_text(folder / HPARAMS, used + config.text())
     epochs = brain.counter.current  # evaluating goes back to the best one
     metrics = {}
     for split in ("valid", "test") if built.experiment.test else ("valid",):
@@ -89,34 +88,58 @@ def run_one(
         "seed": config["seed"],
         "few_shot": config["few_shot"],
         "metrics": metrics,
+        "head_start": opening.get("head start"),
         "parameters": parameters(model, head),
+        "effective": effective(model),
         "seconds": round(seconds + brain.seconds.total, 2),
         "peak_memory_mib": round(peak_memory_mib(brain.device), 1),
         "epochs": epochs,
         "steps": brain.plan.done_after(epochs),
         "best_epoch": brain.counter.current,
         "computed_in": brain.computed_in,
+        "clips": {split: len(dataset) for split, dataset in sets.items()},
         "left_out": prepared.broken,
         "versions": versions(),
         "commit": commit(),
     }
     if if_main_process():
         brain.task.write(folder)
-        info = {k: result[k] for k in ("recipe", "dataset", "task", "metrics")}
+        kept = ("recipe", "dataset", "task", "metrics", "effective")
+        info = {key: result[key] for key in kept}
         save_adapter(folder, model, head, {"labels": prepared.labels, **info})
         write_results(folder, result)
+    brain.journal.close(result)
     ddp_barrier()  # others may read the checkpoints still
     if if_main_process():
         remove_checkpoints(folder)
-        brain.task.draw(folder)
+        brain.task.draw(folder, brain.journal.figure)
     return result
 
 
 def trained(
-    built: Built, prepared: Prepared, folder: Path, judge_start: bool = False
+    built: Built,
+    prepared: Prepared,
+    folder: Path,
+    judge_start: bool = False,
+    opening: dict[str, dict] | None = None,
+    lines: bool = True,
 ) -> tuple[PetlBrain, dict]:
-    """Train, or go on with it; returns the Brain and the data sets."""
-    brain = make_brain(built, prepared, folder)
+    """Train, or go on with it; returns the Brain and the data sets.
+
+    Arguments
+    ---------
+    built : Built
+    prepared : Prepared
+    folder : Path
+        Of the run.
+    judge_start : bool
+        Whether the model as it starts counts as epoch 0.
+    opening : dict or None
+        What the log begins with beside the settings.
+    lines : bool
+        Whether every epoch gets a line on the console.
+    """
+    brain = make_brain(built, prepared, folder, opening, lines)
     brain.computed_in = speed_up(built.model, built.machine, brain.device)
     reset_peak_memory(brain.device)
     sets = make_datasets(
@@ -162,25 +185,27 @@ def manifests(prepare: Callable, config: Config, folder: Path) -> Prepared:
     return make_manifests(folder, splits, labels, shots, seed, skip, draw)
 
 
-def make_brain(built: Built, prepared: Prepared, folder: Path) -> PetlBrain:
-    """The Brain with its task, counter, loggers and checkpointer."""
-    # on every process: SpeechBrain's loggers wait for one another
-    tensorboard = TensorboardLogger(str(folder / "tensorboard"))
+def make_brain(
+    built: Built,
+    prepared: Prepared,
+    folder: Path,
+    opening: dict[str, dict] | None = None,
+    lines: bool = True,
+) -> PetlBrain:
+    """The Brain with its task, counter, journal and checkpointer."""
     task = built.make_task(prepared.labels)
-    loggers = [
-        FileTrainLogger(str(folder / "train_log.txt"), precision=4),
-        tensorboard,
-        *task.loggers(folder, tensorboard),
-    ]
+    journal = Journal(folder, {"settings": built.told, **(opening or {})})
+    journal.others += task.loggers(folder, journal.events)
     if built.experiment.wandb:
-        loggers.append(wandb_logger(built, folder))
+        journal.others.append(wandb_logger(built.values, folder))
     return PetlBrain(
         task=task,
         task_model=built.make_task_model(built.model, built.head),
         counter=Counter(
             built.training.number_of_epochs, built.training.patience or NEVER
         ),
-        loggers=loggers,
+        journal=journal,
+        lines=lines,
         # SpeechBrain's own compile would take the whole model at once
         hparams={**built.values, "compile": False},
         opt_class=built.make_optimizer,
@@ -200,27 +225,6 @@ def belongs(built: Built, prepared: Prepared) -> Belongs:
         clips = listing(entry["wav"] for entry in entries.values())
         splits[split] = digest([entries, clips, prepared.labels])
     return Belongs(settings, splits, built.model.backbone.fingerprint())
-
-
-def wandb_logger(built: Built, folder: Path) -> WandBLogger:
-    """A logger to Weights & Biases, which goes on with a run that was interrupted."""
-    import wandb
-
-    values, own = built.values, built.experiment
-    return WandBLogger(
-        wandb.init,
-        project=own.wandb_project,
-        entity=own.wandb_entity,
-        tags=own.wandb_tags,
-        group=f"{values['recipe']} {values['method']}",
-        name=own.wandb_name or folder.name,
-        id=digest(str(folder))[:16],
-        resume="allow",
-        reinit="finish_previous",
-        mode=values["wandb"],
-        dir=str(folder),
-        config={k: v for k, v in values.items() if isinstance(v, str | int | float)},
-    )
 
 
 def parameters(model: Any, head: torch.nn.Module) -> dict[str, int]:

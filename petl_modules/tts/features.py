@@ -9,8 +9,8 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.lobes.models.FastSpeech2 import mel_spectrogram
 from torch import Tensor
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.data import read_clip
 from petl_modules.data.tensor_cache import TensorCache
 from petl_modules.files import digest, listing
@@ -125,7 +125,7 @@ class SpeechFeatures:
         names = {wav: digest(listing([wav]))[:32] for wav in wavs}
         missing = [wav for wav in wavs if names[wav] not in cache]
         computed = {}
-        for wav in tqdm(missing, desc="pitch", leave=False, disable=not progress):
+        for wav in progress_bar(missing, desc="pitch", shown=progress):
             clip = read_clip(wav, self.sample_rate)
             computed[names[wav]] = torch.stack([self.pitch(clip), self.energy(clip)])
         cache.add(computed)

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torchaudio.functional import compute_deltas
 from torchaudio.transforms import MFCC
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
 from petl_modules.files import write_tensors
@@ -127,7 +127,7 @@ class ForcedAligner:
             paths = [evenly(c, len(x)) for c, x in zip(chains, looks, strict=True)]
             self._estimate(looks, chains, paths, prior, full=False)
             rounds = [False] * DIAGONAL + [True] * FULL
-        shown = tqdm(rounds, desc="alignment", leave=False, disable=not progress)
+        shown = progress_bar(rounds, desc="alignment", shown=progress)
         for full in shown:
             paths, likelihood = self._paths(looks, chains)
             self._estimate(looks, chains, paths, prior, full)
@@ -187,7 +187,7 @@ class ForcedAligner:
         """Cepstra with first and second differences, `(looks, 39)` of every clip, of
         mean 0 and variance 1 for each speaker."""
         found, by_speaker = [], {}
-        for clip in tqdm(clips, desc="cepstra", leave=False, disable=not progress):
+        for clip in progress_bar(clips, desc="cepstra", shown=progress):
             cepstra = self._mfcc(read_clip(clip.wav, self.sample_rate))
             slopes = compute_deltas(cepstra)
             found.append(torch.cat([cepstra, slopes, compute_deltas(slopes)]).T)

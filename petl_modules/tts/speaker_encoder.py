@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
 from petl_modules.tts.head import VoiceHead
@@ -36,7 +36,7 @@ def mean_embeddings(
         Whether the model may run code, as `load_vocoder` has it.
     """
     encoder, sums = load_encoder(source, trust_code), {name: [] for name in speakers}
-    for entry in tqdm(dataset.data.values(), desc="speakers", leave=False):
+    for entry in progress_bar(dataset.data.values(), desc="speakers"):
         wav = read_clip(entry["wav"], RATE).unsqueeze(0)
         with torch.no_grad():
             sums[entry["speaker"]].append(encoder.encode_batch(wav)[0, 0].cpu())

@@ -23,8 +23,8 @@ from speechbrain.lobes.models.HifiGAN import (
 )
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
-from tqdm import tqdm
 
+from petl_modules.console import progress_bar
 from petl_modules.data import read_clip
 from petl_modules.errors import UserError
 from petl_modules.files import whole
@@ -96,7 +96,7 @@ class Recordings:
     ) -> None:
         self.hop, self.segment = features.hop_length, segment
         sounds, mels, starts, frames = [], [], [], 0
-        for wav in tqdm(wavs, desc="recordings", leave=False, disable=not progress):
+        for wav in progress_bar(wavs, desc="recordings", shown=progress):
             sound = read_clip(wav, features.sample_rate)
             mel = features.mel(sound)
             if len(mel) < segment:

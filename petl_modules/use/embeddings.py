@@ -15,9 +15,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from tqdm import tqdm
 
-from petl_modules.console import Parser
+from petl_modules.console import Parser, progress_bar
 from petl_modules.core.masking import masked_mean, valid
 from petl_modules.errors import UserError, known_device, one_of
 from petl_modules.tasks.heads import Head
@@ -106,7 +105,7 @@ def embeddings(
     dataset = dataset_of(entries, model.backbone.sample_rate, adapter.max_duration)
     dataset.set_output_keys(["id", "sig"])
     ids, rows = [], []
-    bar = tqdm(total=len(dataset), desc="clips", leave=False, disable=not progress)
+    bar = progress_bar(total=len(dataset), desc="clips", shown=progress)
     for batch in batches_of(dataset, batch_size):
         batch = batch.to(device)
         sound = batch.sig

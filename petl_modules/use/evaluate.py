@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
-from petl_modules.console import Parser
+from petl_modules.console import Parser, progress_bar
 from petl_modules.core.task_model import TaskModel
 from petl_modules.errors import UserError, known_device
 from petl_modules.tasks import (
@@ -116,7 +115,7 @@ def evaluate(
     model = TaskModel(adapter.model, adapter.head).to(device).eval()
     task.start(final=True)
     total = 0.0
-    bar = tqdm(total=len(dataset), desc="clips", leave=False, disable=not progress)
+    bar = progress_bar(total=len(dataset), desc="clips", shown=progress)
     for batch in batches_of(dataset, batch_size):
         batch = batch.to(device)
         predictions = model(**task.inputs(batch))

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from petl_modules.backbones import Backbone
+from petl_modules.console import progress_bar
 from petl_modules.data.ahead import ahead
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError, known_device
@@ -22,6 +22,7 @@ from petl_modules.use.engine import Engine
 from petl_modules.use.loaded import Answer, Loaded
 
 THREADS = 2  # that read files ahead
+SLIGHT = 0.1  # seconds, of which it need not be said that they were not heard
 
 
 def load_adapter(
@@ -250,7 +251,7 @@ class Adapters:
         parts = [slice(i, i + size) for i in range(0, len(paths), size)]
         read = ahead(lambda s: self._read_all(paths[s], names[s]), parts, THREADS)
         answers = []
-        bar = tqdm(total=len(paths), desc="clips", leave=False, disable=not progress)
+        bar = progress_bar(total=len(paths), desc="clips", shown=progress)
         for part, clips in zip(parts, read, strict=True):
             answers += self._answer_read(paths[part], names[part], clips, batch_size)
             bar.update(len(answers) - bar.n)
@@ -285,7 +286,7 @@ class Adapters:
                 "a window, as petl predict --window does, or cut it into parts."
             )
         told = {"duration": round(length / rate, 3), "heard": round(kept / rate, 3)}
-        return torch.cat(pieces), told if kept < length else {}
+        return torch.cat(pieces), told if length - kept > SLIGHT * rate else {}
 
     def _read_all(
         self, paths: Sequence[str | Path], names: Sequence[str]

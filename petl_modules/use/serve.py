@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from petl_modules.console import Parser, above_zero, positive
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
-from petl_modules.use.inference import Adapters, load_adapter
+from petl_modules.use.inference import SLIGHT, Adapters, load_adapter
 from petl_modules.use.loaded import Answer
 
 PIECE = 2**20  # bytes of an upload that are read at a time
@@ -251,7 +251,7 @@ def heard_of(
         except UserError as error:
             raise UserError(str(error).replace(kept.name, shown)) from None
     told = {"duration": round(length / rate, 3), "heard": round(held / rate, 3)}
-    return torch.cat(pieces), told if held < length else {}
+    return torch.cat(pieces), told if length - held > SLIGHT * rate else {}
 
 
 def load_fastapi() -> Any:

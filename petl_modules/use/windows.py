@@ -12,9 +12,9 @@ from petl_modules.errors import UserError
 from petl_modules.use.inference import Adapters
 from petl_modules.use.loaded import Answer
 
-OVERLAP = (
-    2  # windows that hear each moment, where labels are wanted and no hop is given
-)
+# Windows that hear each moment, where labels are wanted and no hop is given
+OVERLAP = 2
+QUIET = 0.2  # seconds of a silence between words
 
 
 def answer_windows(
@@ -29,14 +29,15 @@ def answer_windows(
 
     Labels are smoothed: each stretch of `hop` seconds has the mean of the probabilities
     of all windows that hear it, and stretches of one label that follow one another are
-    one answer. Texts are those of windows that follow one another.
+    one answer. Texts are those of segments that follow one another, each of up to
+    `window` seconds and ended where it is quietest, so that words stay whole.
 
     Arguments
     ---------
     adapters : Adapters
     path : str or Path
     window : float
-        Seconds that are heard at once.
+        Seconds that are heard at once, of text at most.
     hop : float or None
         Seconds from one window to the next, for labels; None for half a window.
     adapter : str or None
@@ -66,7 +67,8 @@ def answer_windows(
     rate = adapters.backbone.sample_rate
     size, step = round(window * rate), max(1, round(hop * rate))
     spans, outputs = [], []
-    found = windows(read_pieces(path, rate), size, step, whole=not text)
+    pieces = read_pieces(path, rate)
+    found = segments(pieces, size, rate) if text else windows(pieces, size, step)
     for batch in batched(found, batch_size):
         wavs = torch.nn.utils.rnn.pad_sequence([clip for _, clip in batch], True)
         counts = torch.tensor([len(clip) for _, clip in batch])
@@ -112,12 +114,47 @@ def refuse_lengths(
         )
 
 
+def segments(
+    pieces: Iterator[torch.Tensor], size: int, rate: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Stretches of sound that comes in pieces, one after another, each with its first
+    sample's number: of up to `size` samples, ended at the quietest moment of their
+    second half.
+
+    Arguments
+    ---------
+    pieces : iterator of torch.Tensor
+        Each `(samples,)`.
+    size : int
+        Samples, at most.
+    rate : int
+        Hz.
+    """
+    held, first = torch.zeros(0), 0
+    for piece in pieces:
+        held = torch.cat([held, piece])
+        while len(held) > size:
+            cut = quietest(held[:size], max(1, round(QUIET * rate)))
+            yield first, held[:cut].clone()
+            held, first = held[cut:].clone(), first + cut
+    if len(held):
+        yield first, held
+
+
+def quietest(sound: torch.Tensor, frame: int) -> int:
+    """The middle of the frame of least power in the second half of `(samples,)`."""
+    begin, step = len(sound) // 2, 1 + frame // 4
+    powers = sound[begin:].square()
+    powers = powers.unfold(0, min(frame, len(powers)), step).mean(-1)
+    return begin + int(powers.argmin()) * step + frame // 2
+
+
 def windows(
-    pieces: Iterator[torch.Tensor], size: int, step: int, whole: bool = True
+    pieces: Iterator[torch.Tensor], size: int, step: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Windows over sound that comes in pieces, each with its first sample's number.
 
-    The last one ends where the sound does.
+    The last one ends where the sound does, and starts earlier than its turn.
 
     Arguments
     ---------
@@ -125,8 +162,6 @@ def windows(
         Each `(samples,)`.
     size, step : int
         Samples of a window, and from one to the next.
-    whole : bool
-        Whether the last one starts earlier than its turn, to be a window, or is short.
     """
     held, first, turn = torch.zeros(0), 0, 0
     for piece in pieces:
@@ -141,9 +176,8 @@ def windows(
             held, first = held[keep:], first + keep
     end = first + len(held)
     if end > turn - step + size or turn == 0:
-        start = max(0, end - size) if whole else turn
-        if start < end:
-            yield start, held[start - first :]
+        start = max(0, end - size)
+        yield start, held[start - first :]
 
 
 def smoothed(
