@@ -13,7 +13,14 @@ from petl_modules.train.help import sections, shown
 from petl_modules.train.recipes import HPARAMS, RECIPES, TRAIN, prepare_of
 
 HOME = Path(__file__).parent
-LAYERS = ("ctc.yaml", "asr.yaml", "tts.yaml", "tts_base.yaml")
+LAYERS = (
+    "tags.yaml",
+    "ctc.yaml",
+    "asr.yaml",
+    "seq2seq.yaml",
+    "tts.yaml",
+    "tts_base.yaml",
+)
 HEAD = """# Knobs
 
 Every setting that a yaml or the command line (`--key=value`) may change. This file is

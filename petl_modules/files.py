@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,9 @@ REFUSED = {
     errno.EPERM,
     errno.ENAMETOOLONG,
 }
+
+# Times at the end of a recording's name, as W3C's media fragments have them
+PART = re.compile(r"(.+)#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?", re.DOTALL)
 
 # The backbone that comes with the package, a checkpoint in transformers' layout
 EMBEDDED = Path(__file__).parent / "embedded" / "model"
@@ -200,13 +204,43 @@ def digest(value: object) -> str:
 
 
 def listing(paths: Iterable[str | Path]) -> list[list]:
-    """`[[path, size, mtime], ...]`: what changes when files do."""
+    """`[[path, size, mtime], ...]`: what changes when files do; of a part of a
+    recording (`part_of`) its own name, and size and time of the recording."""
     rows = []
     for path in sorted(map(str, paths)):
         try:
-            stat = os.stat(path)
+            stat = os.stat(file_and_times(path)[0])
         except OSError:
             rows.append([path, 0, 0])
         else:
             rows.append([path, stat.st_size, stat.st_mtime])
     return rows
+
+
+def part_of(path: str | Path, start: float = 0.0, end: float | None = None) -> str:
+    """The name of a part of a recording, from `start` to `end` in seconds: its path,
+    and W3C's media fragment. It stands wherever a recording's path may.
+
+    Example
+    -------
+    >>> part_of("radio.flac", 12.5, 14.0)
+    'radio.flac#t=12.5,14.0'
+    """
+    if not start and end is None:
+        return str(path)
+    return f"{path}#t={float(start)},{'' if end is None else float(end)}"
+
+
+def file_and_times(name: str | Path) -> tuple[str, float, float | None]:
+    """Path, start and end, in seconds, of a recording or of a part of one.
+
+    Example
+    -------
+    >>> file_and_times("radio.flac#t=12.5,")
+    ('radio.flac', 12.5, None)
+    """
+    found = PART.fullmatch(str(name))
+    if found is None:
+        return str(name), 0.0, None
+    path, start, end = found.groups()
+    return path, float(start), float(end) if end else None

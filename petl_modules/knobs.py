@@ -74,7 +74,8 @@ def knobs_of(factory: Callable | functools.partial, section: str = "") -> dict:
     Arguments
     ---------
     factory : callable
-        What a `functools.partial` has set already is no knob.
+        What a `functools.partial` has set already is no knob; an argument that is a
+        `Section` is its knobs.
     section : str
         Under which they are shown.
     """
@@ -88,13 +89,28 @@ def knobs_of(factory: Callable | functools.partial, section: str = "") -> dict:
         variadic = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         if name in bound or variadic or name == "self":
             continue
+        kind = hints.get(name, Any)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            found |= knobs_of(kind, section)
+            continue
         default = parameter.default
         if isinstance(default, tuple):
             default = list(default)
         elif repr(default) == "<factory>":
             default = function.__dataclass_fields__[name].default_factory()
-        kind = hints.get(name, Any)
         found[name] = Knob(name, kind, default, said.get(name, ""), section)
+    return found
+
+
+def filled(function: Callable, values: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a function among all values, by name; an argument that is a
+    `Section` is made of its knobs."""
+    hints = kinds_of(function)
+    found = {}
+    for name in inspect.signature(function).parameters:
+        kind = hints.get(name)
+        section = isinstance(kind, type) and issubclass(kind, Section)
+        found[name] = kind.of(values) if section else values[name]
     return found
 
 

@@ -58,7 +58,7 @@ def test_only_the_beginning_that_is_wanted_is_decoded(
     monkeypatch.setattr(media, "BLOCK", 4000)
     decoded, blocks = media.decoded, []
     monkeypatch.setattr(
-        reading, "decoded", lambda p: (blocks.append(b) or b for b in decoded(p))
+        reading, "decoded", lambda *a: (blocks.append(b) or b for b in decoded(*a))
     )
     clip = data.read_clip(path, RATE, seconds)
     assert len(clip) == min(seconds, 8) * RATE

@@ -12,6 +12,7 @@ from pathlib import Path
 from petl_modules.console import progress_bar
 from petl_modules.data.reading import duration
 from petl_modules.errors import UserError
+from petl_modules.files import file_and_times
 
 logger = logging.getLogger(__name__)
 
@@ -121,17 +122,22 @@ def versions(wavs: Iterable[str]) -> Iterator[tuple[str, tuple]]:
     """Each clip once, with its size and time of change."""
     for wav in dict.fromkeys(wavs):
         try:
-            stat = os.stat(wav)
+            stat = os.stat(file_and_times(wav)[0])
         except OSError:
             yield wav, (None, None)  # equal to nothing in SQL
         else:
             yield wav, (stat.st_size, stat.st_mtime_ns)
 
 
+def cache_folder() -> Path:
+    """Where what is known of recordings is kept for later runs."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get(CACHE) or Path(home, "petl_modules"))
+
+
 def index() -> sqlite3.Connection:
     """The database of clips; one in memory where none can be kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(os.environ.get(CACHE) or Path(home, "petl_modules"))
+    folder = cache_folder()
     path = folder / "clips.sqlite"
     with suppress(OSError, sqlite3.Error):
         folder.mkdir(parents=True, exist_ok=True)

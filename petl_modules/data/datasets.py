@@ -7,7 +7,11 @@ from typing import Any
 import speechbrain as sb
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import DynamicBatchSampler, ReproducibleRandomSampler
+from speechbrain.dataio.sampler import (
+    DynamicBatchSampler,
+    ReproducibleRandomSampler,
+    ReproducibleWeightedRandomSampler,
+)
 from torch.utils.data import BatchSampler
 
 from petl_modules.core.adapted import AdaptedModel
@@ -152,10 +156,18 @@ def batching(
     which clips they hold and their order hang on seed and epoch.
     """
     workers = {"threads": loading.threads, "collate_fn": Batch}
+    draws = task.draws(dataset) if shuffle else None
+    if draws is not None and loading.max_batch_seconds is not None:
+        raise UserError(
+            "Clips that are drawn for balance are in batches of batch_size: leave out "
+            "max_batch_seconds."
+        )
     if loading.max_batch_seconds is None:
         if not shuffle:
             return {"batch_size": loading.batch_size, **workers}
         order = ReproducibleRandomSampler(dataset, seed=seed)
+        if draws is not None:
+            order = ReproducibleWeightedRandomSampler(draws, len(draws), True, seed)
         batches = ShuffledBatches(order, loading.batch_size, drop_last=False)
         return {"batch_sampler": batches, **workers}
     longest = (task.cuts and loading.max_duration) or float("inf")

@@ -171,6 +171,8 @@ def check_splits(splits: Splits, labels: list[str] | None) -> None:
     for name in SPLITS:
         if not splits[name]:
             raise UserError(f"The {name} split has no clips.")
+    if all("labels" in entry for entry in splits["train"].values()):
+        check_tags(splits, labels or [])
     classes = all("label" in entry for entry in splits["train"].values())
     if classes and len(labels) < 2:
         raise UserError(
@@ -199,6 +201,15 @@ def check_labels(splits: Splits, labels: list[str]) -> None:
                 raise UserError(f"The class {part} has no training clips.")
 
 
+def check_tags(splits: Splits, labels: list[str]) -> None:
+    """Raise a UserError where there is no label, or one that training never sees."""
+    if not labels:
+        raise UserError("No clip has any label.")
+    seen = {x for entry in splits["train"].values() for x in entry["labels"]}
+    if lost := sorted(set(labels) - seen):
+        raise UserError(f"The label {lost[0]} has no training clips.")
+
+
 def parts_of(label: str) -> Iterator[tuple[int, str]]:
     """`(place, part)` of a label's parts, one of which a label is if it has no `PARTS`.
 
@@ -222,11 +233,13 @@ def check_held_out(splits: Splits) -> None:
             )
 
 
-def escaped(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry whose braces SpeechBrain does not take for its replacements."""
-    return {
-        key: value.replace("{", "{{").replace("}", "}}")
-        if isinstance(value, str)
-        else value
-        for key, value in entry.items()
-    }
+def escaped(entry: Any) -> Any:
+    """An entry, or a value of one, whose braces SpeechBrain does not take for its
+    replacements."""
+    if isinstance(entry, str):
+        return entry.replace("{", "{{").replace("}", "}}")
+    if isinstance(entry, list):
+        return [escaped(value) for value in entry]
+    if isinstance(entry, dict):
+        return {key: escaped(value) for key, value in entry.items()}
+    return entry

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import soundfile
 import torch
@@ -52,6 +52,7 @@ MEDIA = {
     ".flv",
     ".ts",
 }
+RUN_UP = 1.0  # seconds before a part that are decoded too: a frame may need others
 BLOCK = 2**18  # samples of each channel that are decoded at a time
 
 
@@ -59,8 +60,10 @@ class Unreadable(Exception):
     """What a decoder says of a file that it does not read."""
 
 
-def decoded(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
-    """The first sound track of a file.
+def decoded(
+    path: str | Path, start: float = 0.0, end: float | None = None
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """The first sound track of a file, or a part of it.
 
     A name's suffix says who reads the file first. What that one cannot open, such as a
     .wav that is something else, the other may.
@@ -68,6 +71,8 @@ def decoded(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
     Arguments
     ---------
     path : str or Path
+    start, end : float
+        Seconds between which it is wanted; little else is decoded.
 
     Yields
     ------
@@ -86,7 +91,7 @@ def decoded(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
         readers.reverse()
     complaints = []
     for reader in readers:
-        blocks = reader(os.fspath(path))
+        blocks = cut(reader(os.fspath(path), start), end)
         try:
             first = next(blocks, None)
         except Unreadable as complaint:
@@ -99,20 +104,57 @@ def decoded(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
     raise complaints[0]
 
 
-def soundfile_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
-    """What libsndfile decodes; arguments and values of `decoded`."""
+def seconds_of(path: str | Path) -> float | None:
+    """Seconds of a sound file as its header says, or None where nothing says it."""
+    with suppress(OSError, RuntimeError):
+        return soundfile.info(os.fsencode(path)).duration
+    import av
+
+    with (
+        suppress(av.FFmpegError, OSError, ValueError),
+        opened(str(path)) as file,
+        av.open(file, options={"protocol_whitelist": "file"}) as container,
+    ):
+        return container.duration and container.duration / av.time_base
+    return None
+
+
+def cut(
+    blocks: Iterator[tuple[torch.Tensor, int, int]], end: float | None
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """Blocks up to a time, of blocks with their rate and their first sample's
+    number."""
+    for block, rate, first in blocks:
+        if end is None:
+            yield block, rate
+            continue
+        left = round(end * rate) - first
+        if left > 0:
+            yield block[:, :left], rate
+        if left <= block.shape[1]:
+            return
+
+
+def soundfile_blocks(
+    path: str, start: float
+) -> Iterator[tuple[torch.Tensor, int, int]]:
+    """What libsndfile decodes from a time on, as `cut` takes it."""
     try:
         # names that are no UTF-8 are bytes to it
         with soundfile.SoundFile(os.fsencode(path)) as file:
+            place = min(round(start * file.samplerate), file.frames)
+            if place:
+                file.seek(place)
             while len(block := file.read(BLOCK, "float32", always_2d=True)):
-                yield torch.from_numpy(block.T), file.samplerate
+                yield torch.from_numpy(block.T), file.samplerate, place
+                place += len(block)
     except (OSError, RuntimeError) as error:
         raise Unreadable(str(error).split(":")[-1].strip(" .")) from None
 
 
-def ffmpeg_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
-    """What FFmpeg decodes, all at the rate with which the sound begins; arguments and
-    values of `decoded`."""
+def ffmpeg_blocks(path: str, start: float) -> Iterator[tuple[torch.Tensor, int, int]]:
+    """What FFmpeg decodes from a time on, as `cut` takes it; all at the rate with which
+    the sound begins."""
     import av  # loads FFmpeg's libraries, which other data sets have no need of
 
     try:
@@ -121,22 +163,53 @@ def ffmpeg_blocks(path: str) -> Iterator[tuple[torch.Tensor, int]]:
         with opened(path) as file, av.open(file, options=options) as container:
             if not container.streams.audio:
                 raise Unreadable("it has no sound track")
-            plain, kind, rate = None, None, None
-            for frame in container.decode(container.streams.audio[0]):
-                if kind != (frame.sample_rate, frame.layout.name, frame.format.name):
-                    if plain is not None:
-                        yield from arrays(plain.resample(None), rate)
-                    kind = (frame.sample_rate, frame.layout.name, frame.format.name)
-                    rate = rate or frame.sample_rate
-                    # the channels stay as they are
-                    plain = av.AudioResampler("fltp", frame.layout, rate)
-                yield from arrays(plain.resample(frame), rate)
-            if plain is not None:
-                yield from arrays(plain.resample(None), rate)
+            stream = container.streams.audio[0]
+            if start > RUN_UP:
+                sought = (stream.start_time or 0) + (start - RUN_UP) / stream.time_base
+                container.seek(int(sought), stream=stream)
+            yield from after(decoded_frames(container, stream), start)
     except av.FFmpegError as error:
         raise Unreadable(error.strerror) from None
     except (OSError, ValueError) as error:
         raise Unreadable(str(error).strip(" .")) from None
+
+
+def after(
+    blocks: Iterator[tuple[torch.Tensor, int, float]], start: float
+) -> Iterator[tuple[torch.Tensor, int, int]]:
+    """Blocks from a time on, with their first sample's number, of blocks with their
+    rate, the first of them with the time at which it begins."""
+    place = None
+    for block, rate, begins in blocks:
+        place = round(begins * rate) if place is None else place
+        early = min(max(0, round(start * rate) - place), block.shape[1])
+        if early < block.shape[1]:
+            yield block[:, early:], rate, place + early
+        place += block.shape[1]
+
+
+def decoded_frames(
+    container: Any, stream: Any
+) -> Iterator[tuple[torch.Tensor, int, float]]:
+    """The sound from where a container stands, with its rate and the second at which a
+    frame begins."""
+    import av
+
+    plain, kind, rate, begins = None, None, None, 0.0
+    for frame in container.decode(stream):
+        if kind != (frame.sample_rate, frame.layout.name, frame.format.name):
+            if plain is not None:
+                yield from arrays(plain.resample(None), rate, begins)
+            kind = (frame.sample_rate, frame.layout.name, frame.format.name)
+            if rate is None and frame.pts is not None:
+                since = frame.pts - (stream.start_time or 0)
+                begins = float(since * frame.time_base)
+            rate = rate or frame.sample_rate
+            # the channels stay as they are
+            plain = av.AudioResampler("fltp", frame.layout, rate)
+        yield from arrays(plain.resample(frame), rate, begins)
+    if plain is not None:
+        yield from arrays(plain.resample(None), rate, begins)
 
 
 class Stream(FileIO):
@@ -162,8 +235,10 @@ def opened(path: str) -> Iterator[str | BinaryIO]:
         yield path
 
 
-def arrays(frames: list, rate: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """FFmpeg's frames of planar floats as blocks of `decoded`."""
+def arrays(
+    frames: list, rate: int, begins: float
+) -> Iterator[tuple[torch.Tensor, int, float]]:
+    """FFmpeg's frames of planar floats as blocks of `decoded_frames`."""
     for frame in frames:
         if frame is not None and frame.samples:
-            yield torch.from_numpy(frame.to_ndarray()), rate
+            yield torch.from_numpy(frame.to_ndarray()), rate, begins

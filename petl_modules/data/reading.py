@@ -11,10 +11,12 @@ from torchaudio.transforms import Resample
 
 from petl_modules.data.media import AUDIO, MEDIA, Unreadable, decoded
 from petl_modules.errors import UserError
+from petl_modules.files import file_and_times
 
 # Whole numbers of 32 bits that somebody wrote as floats are the loudest that is sound;
 # squares of what is louder overflow
 LOUDEST = 2.0**31
+NEAR = 0.05  # seconds by which times in a table may be beyond a clip's end
 PIECE = 2**20  # samples that are resampled at a time, a minute at 16 kHz, at most
 
 
@@ -79,7 +81,13 @@ def read_pieces(path: str | Path, sample_rate: int) -> Iterator[torch.Tensor]:
 def duration(path: str | Path) -> float:
     """Seconds of a clip, which is read to its end, since a header says little about
     what follows; raises what `read_clip` raises."""
+    file, start, end = file_and_times(path)
     seconds = sum(len(block) / rate for block, rate in mono(path))
+    if end is not None and start + seconds < end - NEAR:
+        raise UserError(
+            f"The clip {file} ends at {start + seconds:.2f} s, before the {end:g} s to "
+            "which a part of it is wanted."
+        )
     return round(seconds, 4)
 
 
@@ -88,11 +96,12 @@ def duration(path: str | Path) -> float:
 
 def mono(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
     """A clip's blocks, `(samples,)`, and their rate in Hz; one or more."""
-    if not Path(path).is_file():
-        raise UserError(f"The clip {path} is missing.")
+    file, start, end = file_and_times(path)
+    if not Path(file).is_file():
+        raise UserError(f"The clip {file} is missing.")
     empty = True
     try:
-        for block, rate in decoded(path):
+        for block, rate in decoded(file, start, end):
             if not block.isfinite().all():
                 raise UserError(
                     f"The clip {path} holds values that are no numbers (NaN)."
@@ -109,7 +118,8 @@ def mono(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
             f"The clip {path} cannot be read: it is damaged or no audio ({error})."
         ) from None
     if empty:
-        raise UserError(f"The clip {path} is empty: it has no samples.")
+        within = "" if end is None and not start else f" from {start:g} s on"
+        raise UserError(f"The clip {file} is empty: it has no samples{within}.")
 
 
 def resampled(

@@ -52,11 +52,13 @@ class Ready:
         features = [known[clip["wav"]] for clip in clips]
         targets = [clip[target] for clip in clips]
         alike = len({f.shape for f in features}) == 1
-        if not alike or not all(type(t) is int for t in targets):
+        rows = all(isinstance(t, Tensor) for t in targets)  # of one number a label
+        if not alike or not (rows or all(type(t) is int for t in targets)):
             return None
         ids, wavs = ([clip[key] for clip in clips] for key in ("id", "wav"))
         stacked = torch.stack(features).to(device)
-        return cls(stacked, torch.tensor(targets), ids, wavs, target)
+        told = torch.stack(targets) if rows else torch.tensor(targets)
+        return cls(stacked, told, ids, wavs, target)
 
     def batch(self, chosen: list[int]) -> "ReadyBatch":
         """The batch of some clips."""

@@ -4,6 +4,7 @@ import random
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -84,7 +85,8 @@ def split_off(
     Arguments
     ---------
     entries : dict
-        `{id: {label, group (optional), ...}}`; clips of one group stay together.
+        `{id: {label or labels (optional), group (optional), ...}}`; clips of one group
+        stay together.
     fraction : float
         About how much goes to the second part.
     seed : int
@@ -94,44 +96,150 @@ def split_off(
     Returns
     -------
     rest, part : dict
-        Both with every class.
+        Both with every class; of several labels a clip the first has all, and the
+        second as many as can be.
 
     Raises
     ------
     UserError
-        For a fraction that is none, or where no split leaves every class on both sides.
+        For a fraction that is none, or where there is no such split.
     """
     if not 0 < fraction < 1:
         raise UserError(
             f"The fraction for {name}, {fraction}, must be between 0 and 1."
         )
-    keys = sorted(entries)
-    labels = [entries[key]["label"] for key in keys]
-    groups = [str(entries[key].get("group", key)) for key in keys]
-    need_two_groups(labels, groups, name)
-    classes = set(labels)
+    clips = Labelled.of(entries)
+    if clips.single:
+        need_two_groups(clips.strata, clips.groups, name)
+    free = clips.parted()
     # the coarser the folds, the easier it is to have every class in each
-    finest = min(FINEST, len(set(groups)), max(Counter(labels).values()))
+    largest = max(Counter(clips.strata[i] for i in free).values(), default=0)
+    finest = min(FINEST, len({clips.groups[i] for i in free}), largest)
     for share in dict.fromkeys(
         nearest(fraction, folds) for folds in range(finest, 1, -1)
     ):
-        folds = grouped_folds(labels, groups, share.denominator, seed)
+        folds = clips.folds(free, share.denominator, seed)
+        found = []
         for start in range(len(folds)):
             turned = folds[start:] + folds[:start]
             part = {i for fold in turned[: share.numerator] for i in fold}
-            rest = set(range(len(keys))) - part
-            if all({labels[i] for i in side} == classes for side in (rest, part)):
-                return tuple(
-                    {keys[i]: entries[keys[i]] for i in sorted(side)}
-                    for side in (rest, part)
-                )
+            rest = set(range(len(clips.keys))) - part
+            missing = len(clips.labels_in(rest)) - len(clips.labels_in(part))
+            if clips.labels_in(rest) == clips.labels_in(range(len(clips.keys))):
+                found.append((missing, start, rest, part))
+            if not missing and found:
+                break
+        if found and not (clips.single and min(found)[0]):
+            _, _, rest, part = min(found)
+            return clips.entries(entries, rest), clips.entries(entries, part)
     raise UserError(
         f"No split leaves every class on both sides of {name}: there are too few "
         "clips or groups; give more, or a larger fraction."
     )
 
 
+def folds_of(entries: Entries, count: int, fold: int, seed: int) -> dict[str, Entries]:
+    """The splits of one fold: it tests, the one before it validates, the others train.
+
+    Arguments
+    ---------
+    entries : dict
+        As of `split_off`.
+    count : int
+        Of folds.
+    fold : int
+        From 1 on.
+    seed : int
+
+    Raises
+    ------
+    UserError
+        Where there are fewer groups than folds, or training lacks a class.
+    """
+    clips = Labelled.of(entries)
+    if len(set(clips.groups)) < count:
+        raise UserError(
+            f"There are {len(set(clips.groups))} clips or groups, fewer than {count} "
+            "folds."
+        )
+    every = range(len(clips.keys))
+    folds = clips.folds(list(every), count, seed)
+    test, valid = set(folds[fold - 1]), set(folds[fold - 2])
+    train = set(every) - test - valid
+    if lost := clips.labels_in(every) - clips.labels_in(train):
+        raise UserError(
+            f"The class {min(lost)} is in too few clips or groups for {count} folds: "
+            f"fold {fold} would not train on it."
+        )
+    parts = {"train": train, "valid": valid, "test": test}
+    return {name: clips.entries(entries, part) for name, part in parts.items()}
+
+
 # Helpers
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a split looks at: the clips in order of their ids.
+
+    Attributes
+    ----------
+    keys : list of str
+    labels : list of set of str
+        Of each clip: its class, its labels, or none.
+    strata : list of str
+        The rarest of them.
+    groups : list of str
+    single : bool
+        Whether a clip has one class.
+    """
+
+    keys: list[str]
+    labels: list[set[str]]
+    strata: list[str]
+    groups: list[str]
+    single: bool
+
+    @classmethod
+    def of(cls, entries: Entries) -> "Labelled":
+        """The clips of entries."""
+        keys = sorted(entries)
+        labels = [labels_of(entries[key]) for key in keys]
+        count = Counter(label for own in labels for label in own)
+        strata = [min(own, key=lambda x: (count[x], x), default="") for own in labels]
+        groups = [str(entries[key].get("group", key)) for key in keys]
+        return cls(keys, labels, strata, groups, "label" in entries[keys[0]])
+
+    def labels_in(self, places: Collection[int]) -> set[str]:
+        """The labels that some of the clips have."""
+        return set().union(*(self.labels[i] for i in places))
+
+    def parted(self) -> list[int]:
+        """Places of the clips that may go to either side: not the only group with a
+        label."""
+        owners = defaultdict(set)
+        for own, group in zip(self.labels, self.groups, strict=True):
+            for label in own:
+                owners[label].add(group)
+        pinned = {min(groups) for groups in owners.values() if len(groups) == 1}
+        return [i for i, group in enumerate(self.groups) if group not in pinned]
+
+    def folds(self, places: list[int], count: int, seed: int) -> list[list[int]]:
+        """Some of the clips in folds, stratified, no group in two of them."""
+        strata, groups = (
+            [own[i] for i in places] for own in (self.strata, self.groups)
+        )
+        parts = grouped_folds(strata, groups, count, seed)
+        return [[places[i] for i in part] for part in parts]
+
+    def entries(self, entries: Entries, places: Collection[int]) -> Entries:
+        """The entries of some of the clips."""
+        return {self.keys[i]: entries[self.keys[i]] for i in sorted(places)}
+
+
+def labels_of(entry: Mapping[str, Any]) -> set[str]:
+    """An entry's class, or its labels; none of one that has a text."""
+    return {entry["label"]} if "label" in entry else set(entry.get("labels", ()))
 
 
 def by_label(entries: Entries, count: int) -> dict[str, list[str]]:

@@ -25,8 +25,8 @@ from petl_modules.grid.jobs import LOCK, Job, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
 from petl_modules.train.config import Config, load_config, split
-from petl_modules.train.labels import apart, as_text, folder_name
-from petl_modules.train.recipes import HPARAMS
+from petl_modules.train.labels import apart, as_text, chosen, folder_name
+from petl_modules.train.recipes import HPARAMS, prepare_of
 from petl_modules.train.results import HARMLESS
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def search(
     config = job.config
     name = f"{config['recipe']}/{config['method']}"
     if folder is None:
-        plain = load_config(job.home / HPARAMS, [f"--method={config['method']}"])
+        plain = load_config(job.home / HPARAMS, chosen(config), prepare_of(job.home))
         folder = Path("results/search") / name
         folder = folder / apart(config.replace(test=plain["test"]), plain)
     folder = Path(folder).resolve()

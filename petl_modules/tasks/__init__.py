@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from petl_modules.tasks.ctc import CTC
     from petl_modules.tasks.recognition import SpeechRecognition
     from petl_modules.tasks.slots import SlotFilling
+    from petl_modules.tasks.tagging import Tagging
     from petl_modules.tasks.transcription import Transcription
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Classification",
     "SlotFilling",
     "SpeechRecognition",
+    "Tagging",
     "Task",
     "Transcription",
 ]
@@ -28,6 +30,7 @@ MODULES = {
     "Classification": "classification",
     "SlotFilling": "slots",
     "SpeechRecognition": "recognition",
+    "Tagging": "tagging",
     "Task": "base",
     "Transcription": "transcription",
 }

@@ -58,6 +58,12 @@ class Task:
         del predictions, batch
         return None
 
+    def draws(self, dataset: DynamicItemDataset) -> list[float] | None:
+        """How often each clip of a data set is drawn for training, relative to the
+        others; None where each comes once an epoch."""
+        del dataset
+        return None
+
     def augment(self, batch: PaddedBatch) -> None:
         """Change a batch of sound, in place, before it trains."""
 
@@ -76,6 +82,14 @@ class Task:
     def metrics(self) -> dict[str, float]:
         """What was collected, judged."""
         raise NotImplementedError
+
+    def decide(self) -> None:
+        """Choose by what was collected of the validation set, at the end of training,
+        what the test set and the adapter's user are given."""
+
+    def facts(self) -> dict[str, Any]:
+        """What was chosen, for the adapter's json."""
+        return {}
 
     def error(self, metrics: dict[str, float], loss: float) -> float:
         """What a better epoch makes smaller."""

@@ -138,6 +138,11 @@ class ClassificationHead(Head):
         del counts  # always one
         return self.linear(self.combine(features)).squeeze(1)
 
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """How likely each class is, `(batch, classes)`: one of them is right."""
+        return logits.float().softmax(-1)
+
     def _span(self, tokens: Tokens) -> tuple[int, int | None]:
         special, prompts = tokens.special, tokens.special + tokens.prompts
         start, stop = {
@@ -153,6 +158,35 @@ class ClassificationHead(Head):
                 "prompts needs method=prompt."
             )
         return start, stop
+
+
+class TagHead(ClassificationHead):
+    """As `ClassificationHead`, for labels of which a clip may have several, or none.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Size of the tokens.
+    num_classes : int
+    pooling : str
+        Which valid tokens are averaged: all, cls (that one alone), prompts, speech
+        (all but special tokens and prompts), prompts+speech.
+    weighted_sum : bool
+        Whether a softmax-weighted sum of all layers' outputs is learned (as SUPERB
+        does), instead of reading the last.
+    num_layers : int or None
+        Transformer layers of the backbone, for `weighted_sum`.
+    projector_size : int or None
+        Size of a linear projection before the classifier, as in SURE; null for none.
+    normalize_layers : bool
+        Whether every token of the layers below the last is standardised before
+        weighted_sum, which SUPERB does not.
+    """
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """How likely each label is, `(batch, classes)`, by itself."""
+        return logits.float().sigmoid()
 
 
 class SlotHead(ClassificationHead):
@@ -329,5 +363,5 @@ class OwnHead(nn.Module):
         return written
 
 
-KINDS = (ClassificationHead, SlotHead, CTCHead, OwnHead)
+KINDS = (ClassificationHead, TagHead, SlotHead, CTCHead, OwnHead)
 HEADS = {head.__name__: head for head in KINDS}

@@ -1,9 +1,9 @@
 """From a recipe's yaml and the command line to one complete, checked config.
 
-A recipe's yaml states what is its own; it is laid over `hparams/petl.yaml`, which says
-what objects a run is built of, and the knobs that these and training read fill in their
-defaults. The result is one complete HyperPyYAML text whose knobs are all at the top
-level. Saved as hyperparams.yaml it runs again as it is.
+A recipe's yaml states what is its own, some of it for one task alone; it is laid over
+`hparams/petl.yaml`, which says what objects a run is built of, and the knobs that these
+and training read fill in their defaults. The result is one complete HyperPyYAML text
+whose knobs are all at the top level. Saved as hyperparams.yaml it runs again as it is.
 """
 
 import difflib
@@ -23,6 +23,8 @@ from petl_modules.train.collect import INTERNAL, knobs_of_tree, own_knob
 from petl_modules.train.yaml_files import plain, read, round_trip, tagged
 
 SHARED = Path(__file__).parent.parent / "hparams" / "petl.yaml"
+TASK = "task"  # of a recipe that has several
+BY_TASK = "by_task"  # what a recipe's yaml says of each
 # What petl.yaml itself says of its objects
 OF_SHARED = ("normalize_layers",)
 
@@ -114,9 +116,10 @@ def load_config(
         For an unknown key (with the nearest known one), a value of the wrong kind or
         out of its range, or a knob that the chosen method has no use for.
     """
-    config = recipe_config(path, prepare, unbuilt)
+    given = split(arguments)
+    config = recipe_config(path, prepare, unbuilt, given.get(TASK))
     said = {}
-    for key, text in split(arguments).items():
+    for key, text in given.items():
         refuse_unknown(key, config)
         said[key] = config.knobs[key].read(text)
     if (
@@ -129,8 +132,8 @@ def load_config(
         )
     config = config.replace(**said)
     # null asks for the default, so that nothing was said
-    given = frozenset(key for key, value in said.items() if value is not None)
-    config = with_method_defaults(replace(config, given=given))
+    told = frozenset(key for key, value in said.items() if value is not None)
+    config = with_method_defaults(replace(config, given=told))
     if config["ckpt_interval_steps"]:  # SpeechBrain takes one of the two
         config = config.replace(ckpt_interval_minutes=0)
     return checked(config)
@@ -140,11 +143,12 @@ def recipe_config(
     path: str | Path,
     prepare: Callable | None = None,
     unbuilt: Collection[str] = (),
+    task: str | None = None,
 ) -> Config:
-    """The config of a recipe's yaml as it stands: no command line, no method's own
-    defaults."""
+    """The config of a recipe's yaml as it stands: no command line but the task, no
+    method's own defaults."""
     path = Path(path)
-    own = read(path)
+    own = of_task(read(path), path, task)
     tree = overlay(lower_layer(own, path), own)
     knobs = knobs_of_tree(tree, prepare, unbuilt)
     whole = CommentedMap()
@@ -290,6 +294,19 @@ def with_method_knobs(tree: CommentedMap) -> CommentedMap:
 def reference(key: str) -> Any:
     """`!ref <key>`."""
     return round_trip().load(f"!ref <{key}>")
+
+
+def of_task(own: CommentedMap, path: Path, task: str | None) -> CommentedMap:
+    """A yaml with what its `by_task` says of one task, or of its own; also what that is
+    laid over."""
+    parts = own.pop(BY_TASK, None)
+    if parts is None:
+        return own
+    task = own[TASK] if task is None else task
+    if task not in parts:
+        raise UserError(f"task={task} is unknown: choose {' or '.join(parts)}.")
+    own[TASK] = task
+    return overlay(own, parts[task])
 
 
 def lower_layer(own: CommentedMap, path: Path) -> CommentedMap:

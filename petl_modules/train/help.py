@@ -11,7 +11,7 @@ from rich.table import Table
 
 from petl_modules.knobs import REQUIRED, Knob
 from petl_modules.methods import method_table
-from petl_modules.train.config import Config, recipe_config
+from petl_modules.train.config import TASK, Config, recipe_config, split
 from petl_modules.train.recipes import HPARAMS
 
 USAGE = """usage: python train.py HPARAMS [--key=value ...]
@@ -37,7 +37,8 @@ def show_help(prepare: Callable, arguments: list[str]) -> None:
         path = Path(sys.argv[0]).parent / HPARAMS
     console = Console(highlight=False)
     console.print(escape(USAGE.format(hparams=path)), soft_wrap=True)
-    config = recipe_config(path, prepare)
+    task = split([a for a in arguments if a.startswith("--")]).get(TASK)
+    config = recipe_config(path, prepare, task=task)
     for title, knobs in sections(config).items():
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(no_wrap=True)

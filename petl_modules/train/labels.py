@@ -73,7 +73,7 @@ def apart(config: Config, plain: Config) -> str:
     """
     unsaid = HARMLESS | SAID | {key for key in PATHS if plain.get(key) is None}
     if config["own_data"]:
-        unsaid.discard("data_folder")
+        unsaid -= {"data_folder", "data"}
     changed = {
         key: brief(key, config[key])
         for key in sorted(config.given - unsaid)
@@ -94,9 +94,15 @@ def with_own_folder(config: Config, prepare: Callable | None = None) -> Config:
     """
     if "output_folder" in config.given:
         return config
-    plain = load_config(config.path, [f"--method={config['method']}"], prepare)
+    plain = load_config(config.path, chosen(config), prepare)
     home = Path(config["output_folder"]) / apart(config, plain)
     return config.replace(output_folder=str(home))
+
+
+def chosen(config: Config) -> list[str]:
+    """The command line of what stands elsewhere in a run's path: method and task."""
+    keys = ("method", "task") if "task" in config.knobs else ("method",)
+    return [f"--{key}={config[key]}" for key in keys]
 
 
 # Helpers

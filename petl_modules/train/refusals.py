@@ -14,6 +14,8 @@ from petl_modules.train.config import Config
 # Settings that may be folders or files
 PATHS = (
     "data_folder",
+    "data",
+    "clip_folder",
     "source",
     "lexicon",
     "language_model",

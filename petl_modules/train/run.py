@@ -1,6 +1,5 @@
 """One run: train and test a fold, or go on with it."""
 
-import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from petl_modules.data import Prepared, make_manifests
 from petl_modules.data.datasets import batching, make_datasets
 from petl_modules.errors import UserError
 from petl_modules.files import digest, listing, write_text
+from petl_modules.knobs import filled
 from petl_modules.train.brain import PetlBrain
 from petl_modules.train.built import Built
 from petl_modules.train.checkpoints import Belongs, Counter, WholeCheckpointer
@@ -78,6 +78,8 @@ def run_one(
     metrics = {}
     for split in ("valid", "test") if built.experiment.test else ("valid",):
         metrics[split] = evaluated(brain, built, sets[split])
+        if split == "valid":
+            brain.task.decide()
     result = {
         "recipe": config["recipe"],
         "dataset": config["dataset"],
@@ -105,7 +107,7 @@ def run_one(
     if if_main_process():
         brain.task.write(folder)
         kept = ("recipe", "dataset", "task", "metrics", "effective")
-        info = {key: result[key] for key in kept}
+        info = brain.task.facts() | {key: result[key] for key in kept}
         save_adapter(folder, model, head, {"labels": prepared.labels, **info})
         write_results(folder, result)
     brain.journal.close(result)
@@ -178,8 +180,7 @@ def evaluated(
 def manifests(prepare: Callable, config: Config, folder: Path) -> Prepared:
     """The manifests of one fold, in `folder`."""
     settings = config.settings()
-    given = {name: settings[name] for name in inspect.signature(prepare).parameters}
-    splits, labels = prepare(**given)
+    splits, labels = prepare(**filled(prepare, settings))
     shots, seed = settings["few_shot"], settings["seed"]
     skip, draw = settings["skip_broken"], settings["few_shot_draw"]
     return make_manifests(folder, splits, labels, shots, seed, skip, draw)

@@ -34,6 +34,7 @@ ALLOWED = {
     "new": {
         "petl_modules.core.adapted.AdaptedModel",
         "petl_modules.tasks.heads.ClassificationHead",
+        "petl_modules.tasks.heads.TagHead",
         "petl_modules.tasks.heads.CTCHead",
         "petl_modules.tasks.heads.OwnHead",
     },
@@ -45,6 +46,7 @@ ALLOWED = {
             f"petl_modules.tasks.{name}"
             for name in (
                 "Classification",
+                "Tagging",
                 "CTC",
                 "SlotFilling",
                 "SpeechRecognition",

@@ -1,8 +1,8 @@
 """Judge a trained adapter on labelled recordings, with the metrics of training.
 
 `petl evaluate ADAPTER [DATA]`: DATA is a folder with one folder of clips per class, a
-manifest in JSON, or a csv table with the columns wav and label (or text). Without it,
-the run's own test clips are taken, or those of --split.
+manifest in JSON, or a table with the columns path and label (or labels, or text).
+Without it, the run's own test clips are taken, or those of --split.
 """
 
 import json
@@ -20,10 +20,11 @@ from petl_modules.tasks import (
     Classification,
     SlotFilling,
     SpeechRecognition,
+    Tagging,
     Task,
     Transcription,
 )
-from petl_modules.tasks.heads import CTCHead, OwnHead
+from petl_modules.tasks.heads import CTCHead, OwnHead, TagHead
 from petl_modules.tts.head import VoiceHead
 from petl_modules.use.adapter_file import Adapter, read_adapter
 from petl_modules.use.labelled import (
@@ -139,6 +140,10 @@ def task_of(adapter: Adapter, folder: str | Path) -> Task:
         )
     if isinstance(head, OwnHead):
         return Transcription(labels, adapter.model.backbone, **head.settings)
+    if isinstance(head, TagHead):
+        tags = Tagging(labels)
+        tags.thresholds = adapter.info.get("thresholds") or tags.thresholds
+        return tags
     if not isinstance(head, CTCHead):
         return Classification(labels)
     known = [*next(iter(adapter.info.get("metrics", {}).values()), {})]
@@ -151,7 +156,7 @@ def task_of(adapter: Adapter, folder: str | Path) -> Task:
 
 def refuse_unlabelled(entries: dict, task: Task) -> None:
     """Raise a UserError for a recording of which what the task asks is not said."""
-    needed = "label" if isinstance(task, Classification) else "text"
+    needed = {"classification": "label", "tags": "labels"}.get(task.name, "text")
     for key, entry in entries.items():
         if needed not in entry:
             raise UserError(f"The recording {key} has no {needed} to judge by.")

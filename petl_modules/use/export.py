@@ -42,7 +42,7 @@ class WholeClips(nn.Module):
         if self.longest is not None:
             wavs = wavs[:, : self.longest]
         tokens = self.model(wavs, all_layers=self.head.weighted_sum)
-        return self.head(tokens).softmax(-1)
+        return self.head.probabilities(self.head(tokens))
 
 
 def export(adapter: str | Path, path: str | Path, source: str | None = None) -> float:

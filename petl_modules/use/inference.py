@@ -127,8 +127,12 @@ class Adapters:
         return self._named(self.in_use).max_duration
 
     def gives(self, name: str) -> str:
-        """What an adapter gives: label or text."""
+        """What an adapter gives: label, labels (several, or none) or text."""
         return self._named(name).gives
+
+    def told(self, name: str, probabilities: torch.Tensor) -> Answer:
+        """What an adapter tells of probabilities `(classes,)`, as in its answers."""
+        return self._named(name).told(probabilities)
 
     def labels_of(self, name: str) -> list[str]:
         """The classes or symbols of an adapter."""
@@ -170,7 +174,8 @@ class Adapters:
             self._own.name = name
 
     def classify_file(self, path: str | Path, adapter: str | None = None) -> Answer:
-        """The answer for one file: file, label, probability, probabilities.
+        """The answer for one file: file, label, probability, probabilities; of an
+        adapter that gives several labels file, labels and probabilities.
 
         Arguments
         ---------
@@ -389,6 +394,6 @@ class Adapters:
 
     def _refuse_unless(self, gives: str, adapters: Sequence[str] | None = None) -> None:
         for name in set(self._names(adapters, len(adapters or [0]))):
-            if self._loaded[name].gives != gives:
+            if (self._loaded[name].gives == "text") != (gives == "text"):
                 call = "transcribe" if gives == "label" else "classify"
                 raise UserError(f"The adapter {name} gives no {gives}: {call} instead.")

@@ -1,7 +1,9 @@
 """Recordings with what is known of them, for an adapter to be judged on."""
 
 import json
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,14 +13,19 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import DataLoader
 
 from petl_modules.console import Parser, above_zero
-from petl_modules.data import SPLITS, files_below, is_audio, read_table
+from petl_modules.data import SPLITS, files_below, is_audio
 from petl_modules.data.batch import Batch
 from petl_modules.data.datasets import make_dataset
 from petl_modules.data.manifests import escaped
+from petl_modules.data.own import read_own
+from petl_modules.data.own_columns import Columns
+from petl_modules.data.own_rows import Row
+from petl_modules.data.row_files import read_rows
 from petl_modules.data.units import characters
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_json
 
+WAV = "wav"  # the column of paths, as manifests have it
 Entries = dict[str, dict[str, Any]]
 
 
@@ -43,16 +50,16 @@ def add_recordings(parser: Parser, recordings: str) -> None:
 
 
 def entries_of(run: str | Path, data: str | Path | None, split: str) -> Entries:
-    """What there is to judge by: `{id: {wav, label or text, ...}}`.
+    """What there is to judge by: `{id: {wav, label, labels or text, ...}}`.
 
     Arguments
     ---------
     run : str or Path
         The folder of a run, whose own manifests are taken where no data is given.
     data : str or Path or None
-        A folder with one folder of recordings per class; a manifest in JSON; or a csv
-        table with the columns wav and label, or wav and text, whose paths may be
-        relative to it.
+        A folder with one folder of recordings per class; a manifest in JSON; or a table
+        with the columns path (or wav) and label, labels or text, as of
+        `petl_modules.data.own`.
     split : str
         Of the run's manifests: train, valid or test.
 
@@ -75,7 +82,7 @@ def entries_of(run: str | Path, data: str | Path | None, split: str) -> Entries:
     elif path.suffix.lower() == ".json":
         found = read_manifest(path)
     else:
-        found = read_csv(path)
+        found = read_listed(path)
     if not found:
         raise UserError(f"{path} holds no recordings.")
     return found
@@ -130,28 +137,40 @@ def read_manifest(path: Path) -> Entries:
     return {key: plain(path.parent, entry) for key, entry in entries.items()}
 
 
-def read_csv(path: Path) -> Entries:
-    """The entries of a table of recordings."""
-    entries = {}
-    for place, row in read_table(path, ("wav",)):
-        if not {"label", "text"} & row.keys():
-            raise UserError(f"{path} needs a column label or text beside wav.")
-        if row["wav"] in entries:
-            raise UserError(f"{place} repeats {row['wav']}.")
-        entries[row["wav"]] = plain(path.parent, row)
-    return entries
+def read_listed(path: Path) -> Entries:
+    """The entries of a table of recordings, wherever they lie."""
+    columns = Columns(clip_folder="/")
+    if WAV in read_rows(path, WAV).columns:
+        columns = replace(columns, path_column=WAV)
+    own = read_own(path, columns)
+    own.refuse()
+    return {os.path.relpath(row.wav, path.parent): entry_of(row) for row in own.rows}
+
+
+def entry_of(row: Row) -> dict[str, Any]:
+    """What is known of a recording."""
+    said = {"label": row.label, "labels": list(row.labels), "text": row.text}
+    known = {key: value for key, value in said.items() if value}
+    if not known:
+        raise UserError(f"{row.place}, has no label, labels or text to judge by.")
+    return plain(Path("/"), {"wav": row.wav, **known})
 
 
 def plain(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """An entry with its path from here, without SpeechBrain's doubled braces, and with
     the units of its text if they are not said."""
-    texts = {
-        key: value.replace("{{", "{").replace("}}", "}")
-        for key, value in entry.items()
-        if isinstance(value, str)
-    }
-    entry = {**entry, **texts, "wav": str(folder / texts["wav"])}
+    entry = {key: unescaped(value) for key, value in entry.items()}
+    entry["wav"] = str(folder / entry["wav"])
     if "text" in entry and "units" not in entry:
         _, units_of = characters([entry["text"]], None)
         entry["units"] = " ".join(units_of(entry["text"]))
     return entry
+
+
+def unescaped(value: Any) -> Any:
+    """A value of a manifest without SpeechBrain's doubled braces."""
+    if isinstance(value, list):
+        return [unescaped(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return value.replace("{{", "{").replace("}}", "}")

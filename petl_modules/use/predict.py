@@ -142,12 +142,15 @@ def show(answers: list[Answer], options: Namespace) -> None:
 
 
 def rows_of(answer: Answer, top: int, threshold: float | None) -> list[dict]:
-    """What is shown of an answer: a text, or its likeliest labels."""
+    """What is shown of an answer: a text, its likeliest labels, or of an adapter of
+    several labels all that are as likely as the threshold, or as their own."""
     place = {key: answer[key] for key in ("file", "start", "end") if key in answer}
     if "text" in answer:
         return [{**place, "text": answer["text"]}]
     chances = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-    if threshold is None:
+    if threshold is None and "labels" in answer:
+        chances = [pair for pair in chances if pair[0] in answer["labels"]]
+    elif threshold is None:
         chances = chances[:top]
     else:
         chances = [pair for pair in chances if pair[1] >= threshold]

@@ -40,12 +40,14 @@ class AdapterFacts(BaseModel):
 
 
 class Said(BaseModel):
-    """The answer to one recording: label, probability and probabilities, or text;
-    duration and heard, in seconds, where only its beginning was heard."""
+    """The answer to one recording: label, probability and probabilities; labels and
+    probabilities, of an adapter of several; or text. Duration and heard, in seconds,
+    where only its beginning was heard."""
 
     adapter: str
     file: str
     label: str | None = None
+    labels: list[str] | None = None
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     text: str | None = None

@@ -1,6 +1,7 @@
 """Long recordings by windows: answers with their times, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def answer_windows(
             for (start, end), said in zip(spans, outputs, strict=True)
         ]
     else:
-        answers = smoothed(spans, outputs, adapters.labels_of(name), step)
+        answers = smoothed(spans, outputs, partial(adapters.told, name), step)
     for answer in answers:
         answer["start"] = round(answer["start"] / rate, 3)
         answer["end"] = round(answer["end"] / rate, 3)
@@ -183,10 +184,10 @@ def windows(
 def smoothed(
     spans: list[tuple[int, int]],
     rows: list[torch.Tensor],
-    labels: list[str],
+    told: Callable[[torch.Tensor], Answer],
     step: int,
 ) -> list[dict[str, Any]]:
-    """One answer for each stretch of one label.
+    """One answer for each stretch of one label, or of the same labels.
 
     Arguments
     ---------
@@ -194,37 +195,39 @@ def smoothed(
         First and last sample of each window.
     rows : list of torch.Tensor
         Its probabilities `(classes,)`.
-    labels : list of str
+    told : callable
+        What is told of probabilities, with a label or labels.
     step : int
         Samples of a stretch.
     """
     end = spans[-1][1]
     starts = list(range(0, end, step))
     middles = (torch.tensor(starts) + step // 2).clamp(max=end - 1)
-    sums, heard = torch.zeros(len(starts), len(labels)), torch.zeros(len(starts), 1)
+    sums, heard = torch.zeros(len(starts), len(rows[0])), torch.zeros(len(starts), 1)
     for (first, last), row in zip(spans, rows, strict=True):
         inside = (middles >= first) & (middles < last)
         sums[inside] += row
         heard[inside] += 1
     means = sums / heard
-    best = means.argmax(-1).tolist()
+    said = [of_cell(told(mean)) for mean in means]
     answers: list[dict[str, Any]] = []
     cells: list[int] = []
-    for cell, label in enumerate(best):
+    for cell, labels in enumerate(said):
         cells.append(cell)
-        if cell + 1 == len(best) or best[cell + 1] != label:
-            values = [round(float(p), 6) for p in means[cells].mean(0)]
-            answers.append(
-                {
-                    "start": starts[cells[0]],
-                    "end": min(starts[cells[-1]] + step, end),
-                    "label": labels[label],
-                    "probability": values[label],
-                    "probabilities": dict(zip(labels, values, strict=True)),
-                }
-            )
+        if cell + 1 == len(said) or said[cell + 1] != labels:
+            answer = told(means[cells].mean(0))
+            times = {
+                "start": starts[cells[0]],
+                "end": min(starts[cells[-1]] + step, end),
+            }
+            answers.append({**times, **answer})
             cells = []
     return answers
+
+
+def of_cell(answer: Answer) -> Any:
+    """The label of an answer, or its labels whatever their order."""
+    return answer["label"] if "label" in answer else sorted(answer["labels"])
 
 
 def batched(items: Iterator, size: int) -> Iterator[list]:

@@ -5,22 +5,12 @@ import re
 from pathlib import Path
 
 from petl_modules import data
+from petl_modules.data.class_folders import LAYOUT, split_folders
 from petl_modules.data.splits import split_off
 from petl_modules.embedded.synthetic import write_sound_folder
 from petl_modules.errors import UserError
 
 logger = logging.getLogger("petl_modules.recipes.audiofolder")
-
-# What people call the folders of the splits, in small letters
-NAMES = {
-    "train": {"train", "training"},
-    "valid": {"valid", "validation", "val", "dev"},
-    "test": {"test", "testing", "eval", "evaluation"},
-}
-LAYOUT = (
-    "it must hold one folder of wav, flac, ogg or mp3 files per class, or the "
-    "folders train, valid and test with such folders in them."
-)
 
 
 def prepare_audiofolder(
@@ -91,35 +81,6 @@ def prepare_audiofolder(
         splits["train"], splits[name] = rest, part
         share -= fraction
     return splits, labels
-
-
-def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of the splits by the splits' names, or none where the folders are
-    classes: also one called train, if there are clips right in it, and others beside it
-    that are no splits.
-
-    Raises
-    ------
-    UserError
-        For several folders of one split, or for splits whose clips have no class.
-    """
-    there = data.folders_in(folder)
-    named = [
-        (split, p) for p in there for split in NAMES if p.name.lower() in NAMES[split]
-    ]
-    parts = dict(named)
-    others = [path.name for path in there if path not in parts.values()]
-    if "train" not in parts or (others and data.clips_in(parts["train"])):
-        return {}
-    if len(parts) < len(named):
-        names = ", ".join(path.name for _, path in named)
-        raise UserError(f"The data folder {folder} has several of one split: {names}.")
-    for path in parts.values():
-        if data.clips_in(path):
-            raise UserError(f"The clips in {path} have no class: {LAYOUT}")
-    if others:
-        logger.warning("Ignored beside train, valid and test: %s.", ", ".join(others))
-    return parts
 
 
 def clips_of(folder: Path, pattern: re.Pattern | None) -> dict[str, dict[str, str]]:
