@@ -1,10 +1,20 @@
 """Backbones are what transformers makes of the same checkpoint."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from tiny import FAMILIES, tiny_checkpoint
-from transformers import ASTFeatureExtractor, AutoModel, WhisperFeatureExtractor
+from transformers import (
+    ASTFeatureExtractor,
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    ParakeetForCTC,
+    SpeechT5ForSpeechToText,
+    WhisperFeatureExtractor,
+)
 
 from petl_modules.backbones import load_backbone
 from petl_modules.backbones.features import SpecAugment
@@ -18,6 +28,7 @@ def noise(samples, batch=1, seed=0):
 
 
 WAVEFORM = ["wav2vec2", "xlsr", "hubert", "wavlm", "data2vec", "unispeech_sat"]
+WAVEFORM += ["wav2vec2_conformer"]
 
 
 @pytest.mark.parametrize("family", WAVEFORM)
@@ -40,6 +51,47 @@ def test_moonshine_equals_transformers(checkpoints):
     expected = reference(wav).last_hidden_state
     hidden = load_backbone(checkpoints["moonshine"])(wav).hidden
     torch.testing.assert_close(hidden, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "relative", "relative_key", None])
+def test_w2v_bert_equals_transformers(checkpoints, tmp_path, positions):
+    source = changed(checkpoints["w2v_bert"], tmp_path, positions)
+    reference = AutoModel.from_pretrained(source).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(source)
+    wav = noise(12000) * 0.1
+    features = extractor(wav[0].numpy(), sampling_rate=RATE, return_tensors="pt")
+    expected = reference(**features).last_hidden_state[:, : 73 // 2]
+    hidden = load_backbone(source)(wav).hidden
+    torch.testing.assert_close(hidden, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["parakeet", "speecht5"])
+def test_encoders_of_larger_models_equal_transformers(checkpoints, family):
+    source = checkpoints[family]
+    kind = {"parakeet": ParakeetForCTC, "speecht5": SpeechT5ForSpeechToText}[family]
+    reference = kind.from_pretrained(source).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(source)
+    encoder = reference.encoder if family == "parakeet" else reference.speecht5.encoder
+    lengths = (12000, 7000)
+    wavs = [noise(length)[0] * 0.1 for length in lengths]
+    batch = torch.nn.utils.rnn.pad_sequence(wavs, True)
+    tokens = load_backbone(source)(batch, torch.tensor(lengths) / max(lengths))
+    name = "raw_speech" if family == "parakeet" else "audio"
+    for wav, hidden, mask in zip(wavs, tokens.hidden, tokens.mask, strict=True):
+        given = {name: wav.numpy(), "sampling_rate": RATE, "return_tensors": "pt"}
+        features = {k: v for k, v in extractor(**given).items() if "length" not in k}
+        expected = encoder(**features).last_hidden_state[0, : mask.sum()]
+        torch.testing.assert_close(hidden[mask], expected, **CLOSE)
+
+
+def changed(folder, path, positions):
+    """A w2v-BERT whose layers know positions in another way."""
+    config = AutoConfig.from_pretrained(folder)
+    config.position_embeddings_type = positions
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(path)
+    shutil.copy(folder / "preprocessor_config.json", path)
+    return path
 
 
 def test_whisper_equals_transformers_on_30_seconds(checkpoints):

@@ -139,7 +139,15 @@ METHODS = {
     "whisper": "prompt",
 }
 # and those that came later, in one recipe of each kind
-LATER = {"data2vec": "convpass", "unispeech_sat": "soft_moa", "moonshine": "bottleneck"}
+LATER = {
+    "data2vec": "convpass",
+    "unispeech_sat": "soft_moa",
+    "moonshine": "bottleneck",
+    "wav2vec2_conformer": "lora",
+    "w2v_bert": "conformer",
+    "parakeet": "bottleneck",
+    "speecht5": "prefix",
+}
 ONE_OF_EACH_KIND = ("ESC50", "LibriSpeech/ASR")
 
 

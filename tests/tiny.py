@@ -3,6 +3,10 @@
 import json
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     ASTConfig,
     ASTModel,
@@ -12,10 +16,20 @@ from transformers import (
     HubertConfig,
     HubertModel,
     MoonshineConfig,
+    MoonshineForConditionalGeneration,
     MoonshineModel,
+    ParakeetCTCConfig,
+    ParakeetForCTC,
+    PreTrainedTokenizerFast,
+    SpeechT5Config,
+    SpeechT5ForSpeechToText,
     UniSpeechSatConfig,
     UniSpeechSatModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerModel,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
@@ -56,6 +70,27 @@ MOONSHINE = {
     "decoder_num_attention_heads": 4,
     "vocab_size": 50,
 }
+CONFORMER = {**SIZES, "conv_depthwise_kernel_size": 5, "hidden_act": "gelu"}
+PARAKEET = {
+    **SIZES,
+    "conv_kernel_size": 5,
+    "subsampling_factor": 4,
+    "subsampling_conv_channels": 8,
+    "num_mel_bins": 24,
+}
+SPEECHT5 = {
+    **{n: CONVOLUTIONS[n] for n in CONVOLUTIONS},
+    "hidden_size": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "encoder_max_relative_position": 8,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "vocab_size": 20,
+    "max_speech_positions": 50,
+}
 STABLE = {
     "feat_extract_norm": "layer",
     "do_stable_layer_norm": True,
@@ -95,6 +130,20 @@ BUILD = {
         UniSpeechSatConfig(**SIZES, **CONVOLUTIONS)
     ),
     "wavlm": lambda: WavLMModel(WavLMConfig(**SIZES, **CONVOLUTIONS)),
+    "wav2vec2_conformer": lambda: Wav2Vec2ConformerModel(
+        Wav2Vec2ConformerConfig(
+            **CONFORMER, **CONVOLUTIONS, position_embeddings_type="relative"
+        )
+    ),
+    "w2v_bert": lambda: Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
+            **CONFORMER, feature_projection_input_dim=48, left_max_position_embeddings=6
+        )
+    ),
+    "parakeet": lambda: ParakeetForCTC(
+        ParakeetCTCConfig(encoder_config=PARAKEET, vocab_size=20, pad_token_id=19)
+    ),
+    "speecht5": lambda: SpeechT5ForSpeechToText(SpeechT5Config(**SPEECHT5)),
     "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)),
     "whisper": whisper,
 }
@@ -107,6 +156,24 @@ PREPROCESSORS = {
         "mean": -4.2,
         "std": 4.5,
         "do_normalize": True,
+    },
+    "parakeet": {
+        "feature_extractor_type": "ParakeetFeatureExtractor",
+        "sampling_rate": 16000,
+        "feature_size": 24,
+    },
+    "speecht5": {
+        "feature_extractor_type": "SpeechT5FeatureExtractor",
+        "sampling_rate": 16000,
+        "do_normalize": False,
+    },
+    "w2v_bert": {
+        "feature_extractor_type": "SeamlessM4TFeatureExtractor",
+        "sampling_rate": 16000,
+        "feature_size": 24,
+        "num_mel_bins": 24,
+        "stride": 2,
+        "padding_value": 1,
     },
     "whisper": {
         "feature_extractor_type": "WhisperFeatureExtractor",
@@ -177,6 +244,26 @@ def tiny_writer(folder, language=None, seed=0):
         max_length=60,
     )
     return save(model, "whisper", folder)
+
+
+def tiny_moonshine_writer(folder, seed=0):
+    """Save a random Moonshine with a tokenizer of single bytes."""
+    letters = list(bytes_to_unicode().values())
+    number = {name: i for i, name in enumerate(["<unk>", "<s>", "</s>", *letters])}
+    tokenizer = Tokenizer(BPE(vocab=number, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {**MOONSHINE, "vocab_size": len(number), "max_position_embeddings": 60}
+    config = MoonshineConfig(**sizes, pad_token_id=2)
+    model = MoonshineForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return save(model, "moonshine", folder)
 
 
 def save(model, family, folder):

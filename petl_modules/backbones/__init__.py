@@ -47,7 +47,8 @@ def load_backbone(
     spec_time : int
         SpecAugment's widest mask in frames of 10 ms, 0 for none.
     decoder : bool
-        Whether Whisper's decoder is loaded too: a backbone that writes text.
+        Whether the decoder of a Whisper or a Moonshine is loaded too: a backbone that
+        writes text.
     speeds : list of float or None
         Speeds at which training hears clips, such as [0.9, 1.0, 1.1]: each batch at
         one of them (T. Ko et al., Interspeech 2015); null for clips as they are.
@@ -69,7 +70,7 @@ def load_backbone(
     if decoder and not family.writes:
         raise UserError(
             f"{source} is a {family.model_type} model, which has no decoder to write "
-            "text with: give a Whisper checkpoint as source."
+            "text with: give a Whisper or Moonshine checkpoint as source."
         )
     backbone = family.load(checkpoint)
     backbone.max_duration = max_duration

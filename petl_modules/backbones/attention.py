@@ -30,6 +30,9 @@ def attention_with_prefix(
         Boolean or additive, `(batch, 1 or heads, 1 or time, time)`.
     prefix : tuple of torch.Tensor, optional
         Keys and values `(length, heads * size)`, seen by every token.
+    position_bias : torch.Tensor, optional
+        What relative positions add to the scores, `(batch, heads, time, time)`; a
+        prefix has no position.
     """
     prefix = kwargs.pop("prefix", None)
     kwargs.pop("is_causal", None)  # the mask says it
@@ -39,6 +42,9 @@ def attention_with_prefix(
         if attention_mask is not None:
             seen = 1 if attention_mask.dtype == torch.bool else 0
             attention_mask = F.pad(attention_mask, (keys.shape[2], 0), value=seen)
+        if kwargs.get("position_bias") is not None:
+            bias = kwargs["position_bias"]
+            kwargs["position_bias"] = F.pad(bias, (keys.shape[2], 0))
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, is_causal=False, **kwargs
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchaudio.transforms import SpeedPerturbation
 
+from petl_modules.backbones.checkpoint import Checkpoint
 from petl_modules.core.access_points import AccessPoints, LayerPoints, first
 from petl_modules.core.family import Family
 from petl_modules.core.host import HostModule, digest_of
@@ -55,6 +56,8 @@ class Backbone(HostModule):
         The `AccessPoints` of all parts: encoder, and decoder where there is one.
     """
 
+    # of which class of transformers it is a part, and where that has it
+    part_of: tuple[str, str] | None = None
     max_duration: float | None = None  # seconds of the longest clip, if that was said
     stretched = False  # whether its position table is longer than the checkpoint's
     can_be_held = True  # in a narrow type
@@ -211,8 +214,14 @@ class Backbone(HostModule):
         return [layer.hidden[0, layer.special + layer.prompts :] for layer in layers]
 
     def whole_model(self) -> Any:
-        """The model as its checkpoint has it, with parts that this does not use."""
-        return self.model
+        """The model as its checkpoint has it, with parts that this does not use: those
+        are the source's."""
+        if self.part_of is None:
+            return self.model
+        name, path = self.part_of
+        whole = Checkpoint(self.source).model(name)
+        whole.get_submodule(path).load_state_dict(self.model.state_dict())
+        return whole
 
     def save_more(self, folder: str | Path) -> None:
         """Write what a checkpoint needs beside model and preprocessor."""

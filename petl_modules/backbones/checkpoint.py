@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -17,6 +17,9 @@ from petl_modules.backbones import attention, registry
 from petl_modules.backbones.features import SpecAugment
 from petl_modules.errors import UserError
 from petl_modules.files import SHIPPED
+
+if TYPE_CHECKING:
+    from petl_modules.backbones.base import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +133,20 @@ class Checkpoint:
             model = kind(self.config)
         model.float().eval()
         return model
+
+    def part(self, kind: "type[Backbone]", name: str | None = None) -> Any:
+        """The encoder of a larger model, as `kind.part_of` says where it stands.
+
+        Arguments
+        ---------
+        kind : type
+            Of backbone.
+        name : str or None
+            Of another class that has it in the same place.
+        """
+        assert kind.part_of is not None
+        whole, path = kind.part_of
+        return self.model(name or whole).get_submodule(path)
 
     def preprocessing(self, defaults: dict[str, Any]) -> dict[str, Any]:
         """What the checkpoint's preprocessor says, as far as the features need it.

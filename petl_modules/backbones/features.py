@@ -6,13 +6,15 @@ from torch import Tensor, nn
 from torchaudio import transforms
 from torchaudio.compliance import kaldi
 
+from petl_modules.core.masking import valid
+
 # Kaldi's frames: 25 ms every 10 ms, and its floor under the logarithm
 FRAME_MS, SHIFT_MS = 25, 10
 
 
 class KaldiFilterbank(nn.Module):
-    """`torchaudio.compliance.kaldi.fbank` for whole batches, bit-equal to it, with
-    the settings of AST: Hann window, no dither, HTK's mel scale.
+    """`torchaudio.compliance.kaldi.fbank` for whole batches, bit-equal to it, without
+    dither and with HTK's mel scale.
 
     Arguments
     ---------
@@ -20,17 +22,21 @@ class KaldiFilterbank(nn.Module):
         Hz.
     num_mel_bins : int
         Number of mel bins.
+    window_power : float
+        Of the Hann window: 1 as AST has it, 0.85 for Kaldi's own (Povey's).
     """
 
     window: Tensor
     banks: Tensor
 
-    def __init__(self, sample_rate: int, num_mel_bins: int) -> None:
+    def __init__(
+        self, sample_rate: int, num_mel_bins: int, window_power: float = 1.0
+    ) -> None:
         super().__init__()
         self.length = sample_rate * FRAME_MS // 1000
         self.shift = sample_rate * SHIFT_MS // 1000
         self.fft_size = 1 << (self.length - 1).bit_length()
-        window = torch.hann_window(self.length, periodic=False)
+        window = torch.hann_window(self.length, periodic=False) ** window_power
         banks, _ = kaldi.get_mel_banks(
             num_mel_bins, self.fft_size, sample_rate, 20.0, 0.0, 100.0, -500.0, 1.0
         )
@@ -101,6 +107,79 @@ class WhisperLogMel(nn.Module):
             log = mel.clamp(min=1e-10).log10()
             log = log.maximum(log.amax((1, 2), keepdim=True) - 8.0)
             return (log + 4.0) / 4.0
+
+
+class NemoLogMel(nn.Module):
+    """NeMo's log-mel spectrogram, each bin normalised over the clip.
+
+    Arguments
+    ---------
+    mel_filters : torch.Tensor
+        `(mel bins, fft_size / 2 + 1)`, of transformers' feature extractor.
+    fft_size, hop_length, window_length : int
+        In samples.
+    preemphasis : float
+        What is taken away of the sample before.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(
+        self,
+        mel_filters: Tensor,
+        fft_size: int,
+        hop_length: int,
+        window_length: int,
+        preemphasis: float,
+    ) -> None:
+        super().__init__()
+        self.fft_size, self.hop_length = fft_size, hop_length
+        self.window_length, self.preemphasis = window_length, preemphasis
+        window = torch.hann_window(window_length, periodic=False)
+        self.register_buffer("filters", mel_filters, persistent=False)
+        self.register_buffer("window", window, persistent=False)
+
+    def forward(self, wavs: Tensor, counts: Tensor) -> Tensor:
+        """`(batch, samples)` and lengths in samples to `(batch, frames, mel bins)`,
+        zeros after a clip's `counts // hop_length` frames, of which two are needed."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            wavs = wavs.float()
+            before = F.pad(wavs, (1, -1))
+            wavs = wavs - self.preemphasis * before
+            wavs = wavs.where(valid(counts, wavs.shape[1]), 0.0)
+            spectrum = torch.stft(
+                wavs,
+                self.fft_size,
+                self.hop_length,
+                self.window_length,
+                window=self.window,
+                pad_mode="constant",
+                return_complex=True,
+            )
+            log = (self.filters @ spectrum.abs() ** 2 + 2.0**-24).log().mT
+            return standardised_bins(log, counts // self.hop_length, 1e-5, 0.0)
+
+
+def standardised_bins(
+    features: Tensor, frames: Tensor, beside: float, within: float
+) -> Tensor:
+    """`(batch, time, bins)` with zero mean and unit deviation of each bin over a clip's
+    valid frames, zeros after them.
+
+    Arguments
+    ---------
+    frames : torch.Tensor
+        Of each clip, two or more.
+    beside, within : float
+        Small numbers that keep silence finite: beside the deviation, and within its
+        root.
+    """
+    mask = valid(frames, features.shape[1]).unsqueeze(-1)
+    total = frames[:, None, None]
+    mean = (features * mask).sum(1, keepdim=True) / total
+    variance = ((features - mean).square() * mask).sum(1, keepdim=True) / (total - 1)
+    return (features - mean) / (torch.sqrt(variance + within) + beside) * mask
 
 
 class SpecAugment(nn.Module):

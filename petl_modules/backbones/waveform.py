@@ -60,29 +60,31 @@ class WaveformBackbone(Backbone):
     source : str
     preprocessing : dict
         sampling_rate (Hz), do_normalize.
+    family : Family or None
+        None for that of Transformer layers, before or after whose blocks norms stand.
     """
 
-    def __init__(self, model: Any, source: str, preprocessing: dict[str, Any]) -> None:
-        config = model.config
-        if getattr(config, "add_adapter", False):
-            raise UserError(
-                f"{source} has convolutions after its encoder (add_adapter), which no "
-                "recipe uses: take the checkpoint without them."
-            )
-        stable = getattr(config, "do_stable_layer_norm", False)
+    def __init__(
+        self,
+        model: Any,
+        source: str,
+        preprocessing: dict[str, Any],
+        family: Family | None = None,
+    ) -> None:
+        refuse_convolutions_after(model.config, source)
+        self.stable = getattr(model.config, "do_stable_layer_norm", False)
         super().__init__(
             model,
-            PRE_NORM if stable else POST_NORM,
+            family or (PRE_NORM if self.stable else POST_NORM),
             source,
             preprocessing["sampling_rate"],
             preprocessing,
         )
-        self.stable = stable
 
     @property
-    def feature_encoder(self) -> nn.Module | None:
+    def feature_encoder(self) -> Any:
         """The convolutions that read the waveform."""
-        return self.model.feature_extractor
+        return self.front.feature_extractor
 
     def steps(self, samples: Tensor) -> Tensor:
         counts = samples.clamp(min=self.receptive_field())
@@ -99,19 +101,32 @@ class WaveformBackbone(Backbone):
         if self.preprocessing["do_normalize"]:
             wavs = standardised(wavs, counts)
         hidden, counts = self.convolve(wavs, counts.clamp(min=receptive))
-        model, encoder = self.model, self.model.encoder
-        projected = model.feature_projection(hidden.transpose(1, 2))
+        projected = self.front.feature_projection(hidden.transpose(1, 2))
         hidden = projected if isinstance(projected, torch.Tensor) else projected[0]
         mask = valid(counts, hidden.shape[1])
         hidden = hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
+        hidden = self.placed(hidden, mask)
+        return Tokens(self.layered.dropout(hidden), mask)
+
+    @property
+    def front(self) -> Any:
+        """The part of the model that makes tokens of waveforms."""
+        return self.model
+
+    @property
+    def layered(self) -> Any:
+        """The part of the model that has the layers."""
+        return self.model.encoder
+
+    def placed(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The tokens `(batch, time, hidden)`, told where in time they are."""
+        encoder = self.layered
         hidden = hidden + positions(encoder.pos_conv_embed, hidden, mask)
-        if not self.stable:
-            hidden = encoder.layer_norm(hidden)
-        return Tokens(encoder.dropout(hidden), mask)
+        return hidden if self.stable else encoder.layer_norm(hidden)
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """The mask token serves the pretext task alone."""
-        token = getattr(self.model, "masked_spec_embed", None)
+        token = getattr(self.front, "masked_spec_embed", None)
         return [] if token is None else [token]
 
     def receptive_field(self) -> int:
@@ -126,7 +141,7 @@ class WaveformBackbone(Backbone):
 
     def convolve(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms to features `(batch, channels, frames)` and valid frames."""
-        layers = self.model.feature_extractor.conv_layers
+        layers = self.feature_encoder.conv_layers
         hidden = wavs.unsqueeze(1).to(layers[0].conv.weight.dtype)
         for layer in layers:
             kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
@@ -175,6 +190,15 @@ def fused_relative_attention() -> type:
             return output, None, position_bias
 
     return FusedRelativeAttention
+
+
+def refuse_convolutions_after(config: Any, source: str) -> None:
+    """Raise a UserError for a checkpoint with more than its encoder's layers."""
+    if getattr(config, "add_adapter", False):
+        raise UserError(
+            f"{source} has convolutions after its encoder (add_adapter), which no "
+            "recipe uses: take the checkpoint without them."
+        )
 
 
 def positions(embedding: Any, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -1,23 +1,21 @@
 """Whisper (Radford et al., arXiv 2212.04356): its encoder, and all of it."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor, WhisperTokenizer
-from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from petl_modules.backbones import registry
 from petl_modules.backbones.base import Backbone
 from petl_modules.backbones.checkpoint import Checkpoint, with_prefixes
 from petl_modules.backbones.features import WhisperLogMel
-from petl_modules.core.access_points import AccessPoints
+from petl_modules.backbones.writing import Writer
 from petl_modules.core.family import Family
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
@@ -58,6 +56,8 @@ class WhisperBackbone(Backbone):
         Of WhisperFeatureExtractor: sampling_rate (Hz), n_fft, hop_length.
     spec_augment : callable or None
     """
+
+    part_of: tuple[str, str] | None = ("WhisperModel", "encoder")
 
     def __init__(
         self,
@@ -111,30 +111,8 @@ class WhisperBackbone(Backbone):
         """The sinusoidal positions are fixed."""
         return list(self.encoder.embed_positions.parameters())
 
-    def whole_model(self) -> Any:
-        """As of every backbone; the decoder is that of the source."""
-        whole = Checkpoint(self.source).model("WhisperModel")
-        whole.encoder.load_state_dict(self.model.state_dict())
-        return whole
 
-
-@dataclass(frozen=True)
-class Written:
-    """What a backbone that writes text makes of sound and text.
-
-    Attributes
-    ----------
-    logits : torch.Tensor
-        Of the token after each given one, `(batch, length, vocabulary)`.
-    sound : torch.Tensor
-        The encoder's hidden states, `(batch, tokens, hidden)`.
-    """
-
-    logits: torch.Tensor
-    sound: torch.Tensor
-
-
-class WhisperWithDecoder(WhisperBackbone):
+class WhisperWithDecoder(Writer, WhisperBackbone):
     """Whisper with its decoder: sound to text.
 
     Here every clip is heard in 30 s, filled up with silence: on less, the pretrained
@@ -150,15 +128,10 @@ class WhisperWithDecoder(WhisperBackbone):
     spec_augment : callable or None
         Masks the clips, not the silence after them.
 
-    Attributes
-    ----------
-    multilingual : bool
-        Whether the checkpoint knows more than English.
-    longest_text : int
-        Tokens that are written.
     """
 
-    has_head = True
+    part_of = None
+    decoder_family = DECODER
     hears_silence = True
 
     def __init__(
@@ -169,20 +142,13 @@ class WhisperWithDecoder(WhisperBackbone):
         spec_augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(model, source, preprocessing, spec_augment)
-        decoder = model.model.decoder
-        points = AccessPoints(decoder, DECODER)
-        self.parts["decoder"] = points
-        settings = model.generation_config
+        config, settings = model.config, model.generation_config
         self.multilingual = getattr(
-            settings, "is_multilingual", model.config.vocab_size >= MULTILINGUAL
+            settings, "is_multilingual", config.vocab_size >= MULTILINGUAL
         )
+        self.text_room = config.max_target_positions
         # as OpenAI's own decoding: half of the text that the decoder has room for
-        self.longest_text = model.config.max_target_positions // 2
-
-    @property
-    def encoder(self) -> Any:
-        """Within the model that has a decoder too."""
-        return self.model.model.encoder
+        self.longest_text = self.text_room // 2
 
     def embed(self, wavs: Tensor, counts: Tensor) -> Tokens:
         time = self.encoder.config.max_source_positions
@@ -193,73 +159,12 @@ class WhisperWithDecoder(WhisperBackbone):
         hidden = self.convolved(mel, time)
         return Tokens(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool))
 
-    def whole_model(self) -> Any:
-        """As of every backbone."""
-        return self.model
-
-    def save_more(self, folder: str | Path) -> None:
-        """As of every backbone: the tokenizer."""
-        self.tokenizer.save_pretrained(folder)
-
-    def forward(
-        self,
-        wavs: Tensor,
-        wav_lens: Tensor | None = None,
-        all_layers: bool = False,
-        text: Tensor | None = None,
-    ) -> Any:
-        """Hidden states of the encoder, or with a text `Written`.
-
-        Arguments
-        ---------
-        wavs, wav_lens, all_layers
-            As of `Backbone.forward`.
-        text : torch.Tensor or None
-            Token numbers `(batch, length)` from the start token on, padded on the
-            right with any.
-
-        Returns
-        -------
-        Tokens or Written
-        """
-        tokens = super().forward(wavs, wav_lens, all_layers)
-        if text is None:
-            return tokens
-        sound, _ = tokens.in_time()
-        sound = sound.to(self.model.dtype)
-        with self.as_held(sound.device.type):
-            states = self.model.model.decoder(
-                input_ids=text, encoder_hidden_states=sound, use_cache=False
-            )
-            return Written(self.model.proj_out(states.last_hidden_state), sound)
-
-    def write(
-        self,
-        sound: Tensor,
-        language: str | None = None,
-        speech_task: str = "transcribe",
-        num_beams: int = 1,
-    ) -> list[str]:
-        """The best texts for the encoder's hidden states, a list of str.
-
-        Arguments
-        ---------
-        sound : torch.Tensor
-            Of `Written`.
-        language, speech_task, num_beams
-            As of `petl_modules.tasks.heads.OwnHead`.
-        """
-        spoken = {"language": language, "task": speech_task}
-        if self.multilingual:
-            self.complete_settings()
-        with self.as_held(sound.device.type):
-            numbers = self.model.generate(
-                encoder_outputs=BaseModelOutput(sound.to(self.model.dtype)),
-                num_beams=num_beams,
-                max_length=self.longest_text,
-                **(spoken if self.multilingual else {}),
-            )
-        return self.spelt(numbers)
+    def generation(self, language: str | None, speech_task: str) -> dict[str, Any]:
+        """What `generate` is told; older checkpoints say little of it."""
+        if not self.multilingual:
+            return {}
+        self.complete_settings()
+        return {"language": language, "task": speech_task}
 
     def numbers(
         self, text: str, language: str | None = None, speech_task: str = "transcribe"
@@ -270,11 +175,6 @@ class WhisperWithDecoder(WhisperBackbone):
             self.tokenizer.set_prefix_tokens(language=language, task=speech_task)
         # Whisper writes a space before its first word
         return torch.tensor(self.tokenizer(f" {text.strip()}").input_ids)
-
-    def spelt(self, numbers: Iterable[Any]) -> list[str]:
-        """Rows of token numbers to texts."""
-        decode = self.tokenizer.decode
-        return [decode(row, skip_special_tokens=True).strip() for row in numbers]
 
     def refuse_language(self, language: str | None) -> None:
         """Raise a UserError unless the checkpoint knows the language."""
@@ -340,7 +240,7 @@ def load(checkpoint: Checkpoint) -> WhisperBackbone:
     if checkpoint.decoder:
         model = checkpoint.model("WhisperForConditionalGeneration")
     else:
-        model = checkpoint.model("WhisperModel").encoder
+        model = checkpoint.part(WhisperBackbone)
     kind = WhisperWithDecoder if checkpoint.decoder else WhisperBackbone
     return kind(
         with_prefixes(model),

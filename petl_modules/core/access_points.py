@@ -87,6 +87,8 @@ class LayerPoints:
         Size of its tokens.
     sites : dict
         mhsa, ffn and what else the family has, each a `Site`.
+    first : str or None
+        The one that comes before self-attention, where there is one.
     norms : dict
         The LayerNorm of each site.
     block_norm : torch.nn.Module or None
@@ -119,6 +121,7 @@ class LayerPoints:
         }
         self.block_norm: Any = find(family.block_norm) if family.block_norm else None
         self.post_norm = family.block_norm == family.ffn_norm
+        self.first = family.first
         self.hidden_size = int(self.norms["mhsa"].weight.shape[-1])
 
     def before(self, function: Callable) -> None:
@@ -131,6 +134,14 @@ class LayerPoints:
             if owner is self.hooks.turn:
                 tokens = function(tokens)
         return tokens
+
+    def attended(self, tokens: Tensor) -> Tensor:
+        """What self-attention reads of tokens that enter the layer."""
+        if self.first is not None:
+            site = self.sites[self.first]
+            step = site.module(self.norms[self.first](tokens))
+            tokens = tokens + site.gain * step
+        return tokens if self.post_norm else self.norms["mhsa"](tokens)
 
     def has_functions(self) -> bool:
         """Whether any function changes the tokens that enter."""

@@ -74,6 +74,8 @@ class Family:
         the tokens: 0.5 for the half steps of a Conformer.
     blocks : dict
         Further blocks by name, each a `Block`: sites like mhsa and ffn.
+    first : str or None
+        The one of them that the tokens pass before self-attention, if any.
     cross : tuple of str
         Of a decoder: the projections q, k, v, o of its attention to the encoder.
     time_first : bool
@@ -101,6 +103,7 @@ class Family:
     block_norm: str | None = None
     ffn_gain: float = 1.0
     blocks: Mapping[str, Block] = field(default_factory=dict)
+    first: str | None = None
     cross: tuple[str, ...] = ()
     time_first: bool = False
     special: int = 0

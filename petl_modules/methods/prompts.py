@@ -233,8 +233,7 @@ def with_prompts(tokens: Tokens, prompt: Prompt) -> Tokens:
 @torch.no_grad()
 def keys_and_values(layer: LayerPoints, inputs: Tensor) -> Tensor:
     """The keys and values of a layer's attention, `(tokens, 2 hidden)`."""
-    if not layer.post_norm:
-        inputs = layer.norms["mhsa"](inputs)
+    inputs = layer.attended(inputs)
     return torch.cat([layer.projections[name](inputs) for name in ("k", "v")], -1)
 
 

@@ -35,7 +35,7 @@ class Transcription(SequenceTask):
     ---------
     labels : None
         There are no classes.
-    backbone : petl_modules.backbones.whisper.WhisperWithDecoder
+    backbone : petl_modules.backbones.writing.Writer
     language : str or None
         The language of a checkpoint that knows several, such as en.
     speech_task : str
@@ -86,7 +86,7 @@ class Transcription(SequenceTask):
         def numbers(text: str) -> torch.Tensor:
             return self.backbone.numbers(text, **self.spoken)
 
-        room = self.backbone.model.config.max_target_positions
+        room = self.backbone.text_room
         for key, entry in dataset.data.items():
             if (length := len(numbers(entry["text"]))) > room:
                 raise UserError(
@@ -98,7 +98,8 @@ class Transcription(SequenceTask):
     def fits(self, entry: dict, steps: int) -> bool:
         """Whether a clip of so many steps is heard whole, as its text needs."""
         del entry
-        return steps <= self.backbone.model.config.max_source_positions
+        room = self.backbone.capacity()
+        return room is None or steps <= self.backbone.steps(room)
 
     def inputs(self, batch: PaddedBatch) -> dict[str, Any]:
         """Sound, and of the text every token but the last."""
@@ -122,7 +123,7 @@ class Transcription(SequenceTask):
     def collect(self, written: Any, batch: PaddedBatch) -> None:
         """Let the backbone write, and keep the words of a batch."""
         texts = self.backbone.write(
-            written.sound, num_beams=self.num_beams, **self.spoken
+            written.sound, written.counts, num_beams=self.num_beams, **self.spoken
         )
         rows = zip(*padded(batch.numbers), strict=True)
         truths = self.backbone.spelt([row[:length] for row, length in rows])
@@ -139,7 +140,7 @@ def normalizer(
     """The text normalisation of Whisper's evaluation."""
     if not english:
         return BasicTextNormalizer()
-    spellings = tokenizer.english_spelling_normalizer
+    spellings = getattr(tokenizer, "english_spelling_normalizer", None)
     if spellings is None:
         logger.warning(
             "The checkpoint has no normalizer.json: where British and American "

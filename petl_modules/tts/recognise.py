@@ -41,9 +41,9 @@ class Recogniser:
         """The words of a waveform `(samples,)` at `rate` Hz, a list."""
         target = self.backbone.sample_rate
         wav = wav if rate == target else resampler(rate, target)(wav)
-        sound, _ = self.backbone(wav.unsqueeze(0)).in_time()
+        sound, counts = self.backbone(wav.unsqueeze(0)).in_time()
         language = "en" if self.backbone.multilingual else None
-        (text,) = self.backbone.write(sound, language=language)
+        (text,) = self.backbone.write(sound, counts, language=language)
         return self.words(text)
 
     def words(self, text: str) -> list[str]:

@@ -49,8 +49,8 @@ class Loaded:
     def outputs(self, tokens: Tokens) -> list:
         """What the head says of each clip: probabilities `(classes,)`, or text."""
         if self.writes:
-            sound, _ = tokens.in_time()
-            return self.model.backbone.write(sound, **self.head.settings)
+            sound, counts = tokens.in_time()
+            return self.model.backbone.write(sound, counts, **self.head.settings)
         if self.gives == "text":
             scores, counts = self.head(tokens)
             return list(map(self.joined, heard(scores, counts, self.labels)))
