@@ -44,7 +44,9 @@ PURPOSES = {
         "serve": Command("petl_modules.use.serve", "answers over HTTP"),
         "merge": Command("petl_modules.use.merge", "fold an adapter into its backbone"),
         "export": Command("petl_modules.use.export", "one ONNX file"),
-        "peft": Command("petl_modules.use.peft_format", "a LoRA for the library PEFT"),
+        "peft": Command(
+            "petl_modules.use.peft_format", "an adapter for the library PEFT"
+        ),
     },
     "many runs": {
         "benchmark": Command("petl_modules.grid.benchmark", "methods by data sets"),

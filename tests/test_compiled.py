@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from test_invariants import CASES, batch, build
-from tiny import FAMILIES
+from test_invariants import PAIRS, batch, build
 
 from petl_modules.core.layers import compile_layers
 
@@ -20,8 +19,7 @@ def fresh():
     torch._dynamo.utils.counters.clear()
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family, case", PAIRS)
 def test_no_graph_breaks(checkpoints, family, case):
     model, head = build(checkpoints[family], case)
     model.eval()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_invariants import CASES, batch, build
+from test_invariants import PAIRS, batch, build
 from tiny import FAMILIES
 from torch.nn.utils import clip_grad_norm_
 
@@ -35,8 +35,7 @@ def cross_entropy(logits):
 
 
 @pytest.mark.parametrize("lens", [None, (1.0, 0.7, 0.4), (1.0, 1.0, 1.0)], ids=str)
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family, case", PAIRS)
 def test_a_step_waits_for_nothing(checkpoints, family, case, lens):
     model, head = build(checkpoints[family], case)
     lens = None if lens is None else torch.tensor(lens)

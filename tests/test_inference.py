@@ -47,6 +47,13 @@ MIXING = {
         ["loud", "soft"],
     ),
     "probe": ([("linear", {})], ["dog", "cat"]),
+    "lengths": ([("lora", {"variant": "dora", "rank": 3})], ["dora", "other"]),
+    "singular": ([("lora", {"variant": "pissa", "rank": 2})], ["pissa", "other"]),
+    "random": ([("vera", {"rank": 5}), ("norms", {})], ["vera", "other"]),
+    "another": ([("vera", {"rank": 5, "projection_seed": 1})], ["vera", "one"]),
+    "rotated": ([("ssvd", {"rank": 4})], ["ssvd", "other"]),
+    "scaled": ([("scale", {"scaled_inputs": ["fc1"]})], ["ssf", "other"]),
+    "vectors": ([("ia3", {}), ("lora", {})], ["ia3", "other"]),
 }
 # Each in a pass of its own
 OTHERS = {

@@ -132,6 +132,44 @@ def test_peft_computes_the_same_both_ways(checkpoints, family, tmp_path):
     assert torch.equal(again(wav).hidden, ours(wav).hidden)
 
 
+@pytest.mark.parametrize("family", ["wav2vec2", "xlsr"])
+@pytest.mark.parametrize("method", ["ia3", "vera", "norms"])
+def test_peft_computes_other_methods_both_ways(checkpoints, family, method, tmp_path):
+    peft = pytest.importorskip("peft")
+    source, wav = checkpoints[family], clip()
+    knobs = {"rank": 6, "targets": ["q", "fc1"]} if method == "vera" else {}
+    adapter = saved(source, tmp_path / "adapter", method, **knobs)
+    ours = read_adapter(adapter).model
+    peft_format.to_peft(ours, tmp_path / "peft")
+    theirs = peft.PeftModel.from_pretrained(
+        AutoModel.from_pretrained(source), tmp_path / "peft"
+    ).eval()
+    expected = theirs(**features(wav, source)).last_hidden_state
+    plain = AutoModel.from_pretrained(source).eval()
+    before = plain(**features(wav, source)).last_hidden_state
+    assert (before - expected).abs().max() > 1e-2
+    torch.testing.assert_close(ours(wav).hidden, expected, atol=1e-4, rtol=1e-3)
+    theirs.save_pretrained(tmp_path / "own")
+    for folder in ("peft", "own"):
+        again = peft_format.from_peft(tmp_path / folder, load_backbone(source))
+        torch.testing.assert_close(again(wav).hidden, ours(wav).hidden)
+
+
+def test_what_peft_has_otherwise_is_refused(checkpoints, tmp_path):
+    source = checkpoints["wav2vec2"]
+    shifted = saved(source, tmp_path / "shifted", "scale")
+    with pytest.raises(UserError, match="knows no shifts"):
+        peft_format.to_peft(read_adapter(shifted).model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    vera = saved(source, tmp_path / "vera", "vera", rank=3)
+    peft_format.to_peft(read_adapter(vera).model, tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"projection_prng_key": 5}))
+    with pytest.raises(UserError, match="drawn otherwise"):
+        peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+
+
 def test_other_things_in_pefts_format_are_refused(checkpoints, tmp_path):
     source = checkpoints["wav2vec2"]
     adapter = lora(source, tmp_path / "adapter")
@@ -139,20 +177,20 @@ def test_other_things_in_pefts_format_are_refused(checkpoints, tmp_path):
     path = tmp_path / "peft" / "adapter_config.json"
     config = json.loads(path.read_text())
     for change, said in (
-        ({"use_dora": True}, "use_dora=True"),
-        ({"peft_type": "IA3"}, "holds IA3"),
+        ({"use_dora": True}, "missing"),
+        ({"peft_type": "LOHA"}, "holds LOHA"),
         ({"r": 3}, "shape"),
     ):
         path.write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said):
             peft_format.from_peft(tmp_path / "peft", load_backbone(source))
     path.write_text(json.dumps(config))
-    with pytest.raises(UserError, match="is for no projection"):
+    with pytest.raises(UserError, match="is for no part"):
         peft_format.from_peft(tmp_path / "peft", load_backbone(checkpoints["ast"]))
     with pytest.raises(UserError, match="WavLM"):
         peft_format.from_peft(tmp_path / "peft", load_backbone(checkpoints["wavlm"]))
     other = saved(source, tmp_path / "other", "bottleneck")
-    with pytest.raises(UserError, match="lora alone, not bottleneck"):
+    with pytest.raises(UserError, match="alone, not bottleneck"):
         peft_format.to_peft(read_adapter(other).model, tmp_path / "new")
 
 
@@ -166,16 +204,38 @@ def lora_of_peft(peft, source, folder, **settings):
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "magnitude" in name:
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder)
     return model.base_model.model.eval()
 
 
-def test_rank_stabilised_lora_of_peft_has_its_scale(checkpoints, tmp_path):
+@pytest.mark.parametrize("variant", ["rslora", "dora", "pissa", "lora_fa"])
+def test_peft_computes_the_variants_of_lora_both_ways(checkpoints, variant, tmp_path):
     peft = pytest.importorskip("peft")
     source = checkpoints["wav2vec2"]
-    theirs = lora_of_peft(peft, source, tmp_path / "peft", use_rslora=True)
+    adapter = lora(source, tmp_path / "adapter", variant=variant)
+    ours = read_adapter(adapter).model
+    peft_format.to_peft(ours, tmp_path / "peft")
+    theirs = peft.PeftModel.from_pretrained(
+        AutoModel.from_pretrained(source), tmp_path / "peft"
+    )
+    wav = clip()
+    theirs.eval()
+    expected = theirs(**features(wav, source)).last_hidden_state
+    torch.testing.assert_close(ours(wav).hidden, expected, atol=1e-4, rtol=1e-3)
+    again = peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    torch.testing.assert_close(again(wav).hidden, ours(wav).hidden)
+    theirs.save_pretrained(tmp_path / "own")  # PEFT's own file comes in too
+    again = peft_format.from_peft(tmp_path / "own", load_backbone(source))
+    torch.testing.assert_close(again(wav).hidden, ours(wav).hidden)
+
+
+@pytest.mark.parametrize("settings", [{"use_rslora": True}, {"use_dora": True}])
+def test_variants_that_peft_trained_come_in(checkpoints, settings, tmp_path):
+    peft = pytest.importorskip("peft")
+    source = checkpoints["wav2vec2"]
+    theirs = lora_of_peft(peft, source, tmp_path / "peft", **settings)
     ours = peft_format.from_peft(tmp_path / "peft", load_backbone(source))
     wav = clip()
     torch.testing.assert_close(
@@ -192,7 +252,6 @@ def test_rank_stabilised_lora_of_peft_has_its_scale(checkpoints, tmp_path):
         ({"init_lora_weights": "pissa"}, "started by pissa"),
         ({"init_lora_weights": "pissa_niter_4"}, "started by pissa_niter_4"),
         ({"init_lora_weights": "olora"}, "started by olora"),
-        ({"use_dora": True}, "use_dora=True"),
         ({"lora_bias": True}, "lora_bias=True"),
         ({"bias": "all"}, "bias=all"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_invariants import CASES, batch, build
+from test_invariants import PAIRS, batch, build
 from tiny import FAMILIES
 from transformers import ASTConfig, ASTModel
 
@@ -17,16 +17,6 @@ from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return request.param
-
-
-@pytest.fixture(params=CASES)
-def case(request):
-    return request.param
-
-
 def loss_of(model, head, autocast=False, lengths=(9600, 7000, 4000)):
     wavs, lens = batch(lengths)
     model.train(), head.train()
@@ -36,6 +26,7 @@ def loss_of(model, head, autocast=False, lengths=(9600, 7000, 4000)):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("family, case", PAIRS)
 def test_what_trains_stays_in_float32(checkpoints, family, case, autocast):
     model, head = build(checkpoints[family], case)
     expected = loss_of(model, head)
@@ -58,6 +49,7 @@ def test_what_trains_stays_in_float32(checkpoints, family, case, autocast):
     assert all(t.dtype == torch.float32 for t in floats)
 
 
+@pytest.mark.parametrize("family, case", PAIRS)
 def test_held_and_released_is_what_it_was(checkpoints, family, case):
     model, _ = build(checkpoints[family], case)
     wavs, lens = batch((9600, 5000))
@@ -72,6 +64,7 @@ def test_held_and_released_is_what_it_was(checkpoints, family, case):
     assert torch.equal(model(wavs, lens).hidden, expected)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 def test_merging_starts_from_float32(checkpoints, family):
     weights = []
     for precision in ("fp32", "bf16"):
@@ -110,6 +103,7 @@ def test_a_held_base_keeps_less_for_the_backward_pass(method):
     assert kept["bf16"] <= 0.62 * kept["fp32"]
 
 
+@pytest.mark.parametrize("family, case", PAIRS)
 def test_layers_computed_again_give_the_same(checkpoints, family, case):
     results = []
     for again in (False, True):

@@ -269,6 +269,18 @@ class Projection(Site):
         """The projection of `(..., in_features)`, as the module computes it."""
         return self.module(x)[..., self.rows]
 
+    @property
+    def weight(self) -> Tensor:
+        """`(out_features, in_features)`, as the module has it now."""
+        weight: Any = self.module.weight
+        return weight if self.whole else weight[self.rows]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """`(out_features,)`, where there is one."""
+        bias: Any = self.module.bias
+        return bias if bias is None or self.whole else bias[self.rows]
+
     def around(self, function: Callable) -> None:
         """Replace the projection's output by `function(x, output, mask)`."""
         if self.whole:
@@ -283,22 +295,26 @@ class Projection(Site):
         super().around(of_the_part)
 
     @torch.no_grad()
-    def fold(self, update: Tensor) -> Tensor:
-        """Add `(out_features, in_features)` to the weight; returns what
-        `unfold` takes to undo it."""
-        weight: Any = self.module.weight
-        original = weight.data
-        if self.whole:
-            weight.data = original + update
-        else:
-            weight.data = original.clone()
-            weight.data[self.rows] += update
-        return original
+    def fold(self, update: Tensor, shift: Tensor | None = None) -> list[Tensor | None]:
+        """Add `(out_features, in_features)` to the weight, and `(out_features,)` to the
+        bias, which must be there; returns what `unfold` takes to undo it."""
+        tensors = (self.module.weight, self.module.bias)
+        originals: list[Tensor | None] = []
+        for tensor, more in zip(tensors, (update, shift), strict=True):
+            own: Any = tensor
+            originals.append(None if more is None else own.data)
+            if more is not None:
+                own.data = own.data.clone()
+                own.data[self.rows] += more
+        return originals
 
-    def unfold(self, original: Tensor) -> None:
+    def unfold(self, originals: list[Tensor | None]) -> None:
         """Undo the last `fold`."""
-        weight: Any = self.module.weight
-        weight.data = original
+        tensors = (self.module.weight, self.module.bias)
+        for tensor, original in zip(tensors, originals, strict=True):
+            own: Any = tensor
+            if original is not None:
+                own.data = original
 
 
 def batch_first(hidden: Tensor, hooks: Hooks) -> Tensor:

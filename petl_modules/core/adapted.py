@@ -134,8 +134,9 @@ class AdaptedModel(nn.Module):
             raise UserError(f"The method {method.name} is given twice.")
         self.petl[key] = module
         self.places[key] = method, layer, site
-        for name, _ in module.named_parameters():
-            self._kinds[f"{key}.{name}"] = ("petl", site)
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                self._kinds[f"{key}.{name}"] = ("petl", site)
         return module
 
     def train_norm(self, layer: LayerPoints, site: str) -> None:
@@ -220,7 +221,8 @@ class AdaptedModel(nn.Module):
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every trained parameter by name, those of the backbone after the method's."""
-        return {**dict(self.petl.named_parameters()), **self._trained}
+        own = {n: p for n, p in self.petl.named_parameters() if n in self._kinds}
+        return {**own, **self._trained}
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """Whether weight decay suits a parameter: not biases, norms, scales, prompts
@@ -278,12 +280,11 @@ class AdaptedModel(nn.Module):
         UserError
             If a method cannot be merged.
         """
-        stuck = [m.name for m in self.methods if not m.mergeable]
-        if stuck:
-            raise UserError(
-                f"The method {stuck[0]} cannot be merged: its modules are no part of "
-                "a linear projection."
-            )
+        for method in self.methods:
+            if not method.mergeable:
+                raise UserError(
+                    f"The method {method.name} cannot be merged: {method.stuck}."
+                )
         if not self.merged:
             hold_base(self, "fp32")  # what is folded in, and what into, is float32
             for method in self.methods:

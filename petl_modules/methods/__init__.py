@@ -8,8 +8,14 @@ from petl_modules.methods.adapters import (
     SiteAdapters,
 )
 from petl_modules.methods.base import Method
-from petl_modules.methods.baselines import BitFit, FullFineTuning, LinearProbe
-from petl_modules.methods.lora import LoRA, LoRAProjections
+from petl_modules.methods.baselines import (
+    BitFit,
+    FullFineTuning,
+    LinearProbe,
+    NormTuning,
+)
+from petl_modules.methods.lora import DoRA, LoRA, LoRAProjections, PiSSA
+from petl_modules.methods.mamba import Mamba
 from petl_modules.methods.mixtures import DenseMoA, SoftMoA
 from petl_modules.methods.prompts import (
     Prefix,
@@ -17,6 +23,8 @@ from petl_modules.methods.prompts import (
     Prompt,
     PromptTokens,
 )
+from petl_modules.methods.scale import ScaleProjections, ScaleShift
+from petl_modules.methods.ssvd import SSVD, SSVDProjections
 from petl_modules.methods.table import (
     Entry,
     make_method,
@@ -24,26 +32,37 @@ from petl_modules.methods.table import (
     method_knobs,
     method_table,
 )
+from petl_modules.methods.vera import VeRA, VeRAProjections
 
 __all__ = [
+    "SSVD",
     "BitFit",
     "Bottleneck",
     "Conformer",
     "ConvAdapter",
     "Convpass",
     "DenseMoA",
+    "DoRA",
     "Entry",
     "FullFineTuning",
     "LinearProbe",
     "LoRA",
     "LoRAProjections",
+    "Mamba",
     "Method",
+    "NormTuning",
+    "PiSSA",
     "Prefix",
     "PrefixKeysValues",
     "Prompt",
     "PromptTokens",
+    "SSVDProjections",
+    "ScaleProjections",
+    "ScaleShift",
     "SiteAdapters",
     "SoftMoA",
+    "VeRA",
+    "VeRAProjections",
     "make_method",
     "method_entry",
     "method_knobs",

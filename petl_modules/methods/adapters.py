@@ -269,9 +269,15 @@ class SiteAdapters(Method):
         self.form = ("block",) if self.on_block else (placement, position)
 
     def attach(self, model: AdaptedModel) -> None:
+        shared: dict[int, nn.Module] = {}  # what adapters of one size have in common
         for layer in self.chosen_layers(model):
             for site in self.sites:
-                adapter = self.adapter(layer.hidden_size, **self.adapter_knobs)
+                size = layer.hidden_size
+                adapter: Any = self.adapter(size, **self.adapter_knobs)
+                if hasattr(adapter, "share"):
+                    if size not in shared:
+                        shared[size] = model.add(self, layer, "shared", adapter.shared)
+                    adapter.share(shared[size])
                 self.hook(layer, site, model.add(self, layer, site, adapter))
                 if self.with_norm:
                     model.train_norm(layer, site)

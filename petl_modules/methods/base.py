@@ -26,16 +26,23 @@ class Method:
         The parts that it touches, encoder or decoder, None for all that there are.
     mergeable : bool
         Whether it can be folded into the backbone's weights.
+    stuck : str
+        Why not, where it cannot.
     additive : bool
         Whether a module that gives zeros changes nothing.
     form : tuple
         What tells two ways apart in which methods of one name hook a module in.
+    written_over : bool
+        Whether what its tensors begin as will be written over by saved ones: what is
+        costly to find need not be found then.
     """
 
     name = "method"
     mergeable = False
+    stuck = "its modules are no part of a linear projection"
     additive = False
     form = ()
+    written_over = False
     module = None  # the class that it puts in, where it is always the same
 
     def __init__(

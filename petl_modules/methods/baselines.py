@@ -1,4 +1,4 @@
-"""What PETL is measured against, and BitFit: methods that add no modules."""
+"""Methods that add no modules: what PETL is measured against, BitFit, norms."""
 
 from torch import nn
 
@@ -79,3 +79,25 @@ class BitFit(Method):
                 packed = isinstance(module, nn.MultiheadAttention)
                 if packed and module.in_proj_bias is not None:
                     model.train_parameter(module, "in_proj_bias")
+
+
+class NormTuning(Method):
+    """The LayerNorms inside Transformer layers train (for language and vision: Zhao et
+    al., arXiv 2312.11420), their weights and biases.
+
+    Arguments
+    ---------
+    layers : list of int or None
+        The layers that the method touches, such as [0, 1] or [-1]; null for all.
+    parts : list of str or None
+        The parts that it touches, encoder or decoder; null for all that there are.
+    """
+
+    mergeable = True
+
+    def attach(self, model: AdaptedModel) -> None:
+        for layer in self.chosen_layers(model):
+            for module in layer.module.modules():
+                if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+                    for name, _ in module.named_parameters():
+                        model.train_parameter(module, name)

@@ -151,7 +151,8 @@ class PromptTokens(Method):
         self.prompt_knobs = knobs
 
     def attach(self, model: AdaptedModel) -> None:
-        silence = model.silent_inputs() if self.start == "silence" else None
+        heard = self.start == "silence" and not self.written_over
+        silence = model.silent_inputs() if heard else None
         layers = self.chosen_layers(model)
         for layer in layers if self.deep else layers[:1]:
             prompt = Prompt(layer.hidden_size, **self.prompt_knobs)
@@ -196,7 +197,8 @@ class PrefixKeysValues(Method):
         self.start, self.prefix_knobs = one_of("start", start, STARTS), knobs
 
     def attach(self, model: AdaptedModel) -> None:
-        silence = model.silent_inputs() if self.start == "silence" else None
+        heard = self.start == "silence" and not self.written_over
+        silence = model.silent_inputs() if heard else None
         for layer in self.chosen_layers(model):
             if not model.takes_prefix(layer):
                 raise UserError(

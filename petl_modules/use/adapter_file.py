@@ -222,9 +222,7 @@ def build(
         for saved in settings.methods:
             knobs = {**UNSAID.get(saved.name, {}), **saved.knobs}
             methods.append(make_method(saved.name, **knobs))
-            # where learned tokens start from takes a pass to find, and is written over
-            if hasattr(methods[-1], "start"):
-                methods[-1].start = "random"
+            methods[-1].written_over = True
         model = AdaptedModel(backbone, methods, settings.besides)
         head = HEADS[settings.head.type](**settings.head.arguments)
     except UserError:

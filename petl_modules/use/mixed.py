@@ -65,7 +65,7 @@ class MixedModel:
     def _of_the_clip(self, modules: list[nn.Module | None]) -> Callable:
         kind = next(type(module) for module in modules if module is not None)
         gathered = GATHERED[kind](modules)
-        return lambda x, mask=None: gathered(x, self.clips)
+        return lambda x, *more: gathered(x, self.clips, *more)
 
     def _gather_norm(
         self, points: Any, norm: nn.LayerNorm, tensors: list[dict]

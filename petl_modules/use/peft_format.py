@@ -1,13 +1,13 @@
-"""Write a LoRA in the format of Hugging Face's PEFT library; `from_peft` reads one.
+"""Write an adapter in the format of Hugging Face's PEFT library; `from_peft` reads one.
 
 `petl peft ADAPTER FOLDER` writes adapter_config.json and adapter_model.safetensors,
-which `peft.PeftModel.from_pretrained` puts on the backbone
-that `transformers.AutoModel` loads; the trained last LayerNorm goes with it. The head
-stays with the adapter: PEFT knows none for a bare backbone.
+which `peft.PeftModel.from_pretrained` puts on the backbone that
+`transformers.AutoModel` loads; the trained last LayerNorm goes with it. The methods are
+lora with its variants, ia3 (scale without shifts), vera and norms. The head stays with
+the adapter: PEFT knows none for a bare backbone.
 """
 
 from collections.abc import Mapping, Set
-from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +19,31 @@ from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel, check_same_tensors
 from petl_modules.errors import UserError
 from petl_modules.files import refuse_full, write_json, write_tensors
-from petl_modules.methods import LoRAProjections, Method, make_method
+from petl_modules.methods import Method, make_method
+from petl_modules.methods.scale import INPUT
 from petl_modules.use.adapter_file import read_adapter
-from petl_modules.use.adapter_schema import read_json, shortened
-from petl_modules.use.adapter_tensors import read_header, read_tensors
+from petl_modules.use.adapter_schema import read_json
+from petl_modules.use.adapter_tensors import Header, read_header, read_tensors
+from petl_modules.use.peft_kinds import (
+    Kind,
+    NormsKind,
+    kind_named,
+    kind_of,
+    same_projections,
+    trained_norms,
+)
 
 PREFIX = "base_model.model."
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-# What our LoRA is in PEFT's terms
-PLAIN = {
-    "bias": "none",
-    "use_rslora": False,
-    "use_dora": False,
-    "lora_bias": False,
-    "fan_in_fan_out": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-}
-# What is read or has no part in what a trained LoRA computes; `modules_to_save` and the
-# modules that are named show in the tensors
-ANY = {
-    *("peft_type", "task_type", "auto_mapping", "peft_version", "revision"),
-    *("base_model_name_or_path", "inference_mode", "r", "lora_alpha", "lora_dropout"),
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    *("modules_to_save", "use_rslora", "runtime_config", "megatron_core"),
-    *("qalora_group_size", "eva_config"),
-}
-# Starts that leave the base as it was; PiSSA's, OLoRA's and others change its weights
-STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 def to_peft(model: AdaptedModel, folder: str | Path) -> None:
-    """Write the LoRA and the last LayerNorm of an adapted model in PEFT's format.
+    """Write the method and the last LayerNorm of an adapted model in PEFT's format.
 
     Arguments
     ---------
     model : AdaptedModel
-        With lora as its only method.
+        With lora, ia3, vera or norms as its only method.
     folder : str or Path
         New or empty.
 
@@ -64,46 +52,41 @@ def to_peft(model: AdaptedModel, folder: str | Path) -> None:
     UserError
         For other methods, and for backbones on which PEFT would compute otherwise.
     """
-    if not all(isinstance(method, LoRAProjections) for method in model.methods):
-        names = ", ".join(method.name for method in model.methods)
-        raise UserError(f"PEFT's format is for the method lora alone, not {names}.")
-    backbone = model.backbone
+    kind, backbone = kind_of(model), model.backbone
     refuse_where_peft_differs(backbone)
-    updates: list[Any] = list(model.petl.values())
-    ranks = {update.a.out_features for update in updates}
-    if len(ranks) > 1:
-        raise UserError(
-            f"The LoRA has the ranks {sorted(ranks)}, and PEFT's format is written for "
-            "one: train with rank instead of reduction_rate."
-        )
-    if len({update.scale for update in updates}) > 1:
-        raise UserError("PEFT's format is written for one alpha, not several.")
+    modules: list[Any] = list(model.petl.values())
     folder = Path(folder)
+    settings = kind.config(modules)
     refuse_full(folder)
-    update = updates[0]
+    named = named_as_in_peft(model, kind)
+    targets = sorted({name.split(kind.mark)[0] for name in named if kind.mark in name})
+    beside = [norm_path(backbone)] if any(beside_it(named, kind)) else []
     config = {
-        "peft_type": "LORA",
+        "peft_type": kind.type,
         "task_type": None,
         "base_model_name_or_path": str(backbone.source),
         "inference_mode": True,
-        "r": update.a.out_features,
-        "lora_alpha": update.scale * update.a.out_features,
-        "lora_dropout": update.dropout.p,
-        "target_modules": [module_path(model, name) for name in model.petl],
-        "modules_to_save": [] if backbone.has_head else [norm_path(backbone)],
-        **PLAIN,
+        "target_modules": targets,
+        "modules_to_save": beside,
+        **settings,
     }
+    if kind.type == "IA3":
+        read = {
+            module_path(model, name)
+            for name, (_, _, site) in model.places.items()
+            if site.endswith(INPUT)
+        }
+        config["feedforward_modules"] = sorted(read)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        PREFIX + name: parameter.detach().cpu().contiguous()
-        for name, parameter in named_as_in_peft(model).items()
-    }
+    tensors = {PREFIX + name: tensor for name, tensor in named.items()}
+    tensors |= kind.shared(model)
+    tensors = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     write_tensors(folder / TENSORS, tensors, {"format": "pt"})
     write_json(folder / CONFIG, config)
 
 
 def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
-    """An adapted model with the LoRA of a folder in PEFT's format.
+    """An adapted model with what a folder in PEFT's format holds.
 
     Arguments
     ---------
@@ -120,35 +103,40 @@ def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
     Raises
     ------
     UserError
-        If the folder holds something else, or more than LoRA and the last LayerNorm.
+        If the folder holds something else, or more than one of lora, ia3, vera and
+        norms and the last LayerNorm.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
-    refuse_unknown(config, folder)
+    kind = kind_named(config.get("peft_type"), folder)
     refuse_where_peft_differs(backbone)
-    refuse_other_ranks(config, folder)
+    header = read_header(folder / TENSORS)
+    kind.refuse(config, header, folder)
     given = {
         name.removeprefix(PREFIX): tensor
         for name, tensor in read_tensors(folder / TENSORS).items()
     }
-    adapted = {name.split(".lora_")[0] for name in given if ".lora_" in name}
-    paths = paths_of(backbone)
-    methods = lora_methods(
-        config, backbone, {m for m, p in paths.items() if p in adapted}
-    )
+    find = norm_methods if isinstance(kind, NormsKind) else update_methods
+    methods = find(kind, config, backbone, header)
     if not methods:
         raise UserError(
-            f"The LoRA of {folder} is for no projection of {backbone.source}."
+            f"The {kind.type} of {folder} is for no part of {backbone.source}."
         )
     model = AdaptedModel(backbone, methods)
+    for name, drawn in kind.shared(model).items():
+        if name not in given or not same_projections(drawn, given.pop(name)):
+            raise UserError(
+                f"The {kind.type} of {folder} was drawn otherwise than its "
+                f"projection_prng_key says, or saved without {name}."
+            )
     norm = norm_path(backbone)
     wanted = {
         name: parameter
-        for name, parameter in named_as_in_peft(model).items()
-        # PEFT trains no norm unless it is told to
+        for name, parameter in named_as_in_peft(model, kind).items()
+        # PEFT trains no last norm unless it is told to
         if name in given or not name.startswith(f"{norm}.")
     }
-    check_same_tensors(wanted, given, f"LoRA on {backbone.source}")
+    check_same_tensors(wanted, given, f"{kind.type} on {backbone.source}")
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(given[name])
@@ -158,14 +146,17 @@ def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
 # Helpers
 
 
-def named_as_in_peft(model: AdaptedModel) -> dict[str, torch.Tensor]:
-    """What trains in an adapted model with LoRA, by PEFT's names."""
+def named_as_in_peft(model: AdaptedModel, kind: Kind) -> dict[str, torch.Tensor]:
+    """What trains in an adapted model, by PEFT's names."""
+    if isinstance(kind, NormsKind):
+        within = within_auto_model(model.backbone)
+        norms = trained_norms(model.backbone.model)
+        return {within + name: parameter for name, parameter in norms.items()}
     named: dict[str, torch.Tensor] = {}
-    update: Any
-    for name, update in model.petl.items():
+    for name, module in model.petl.items():
         path = module_path(model, name)
-        named[f"{path}.lora_A.weight"] = update.a.weight
-        named[f"{path}.lora_B.weight"] = update.b.weight
+        found = kind.tensors(module, model.places[name][2])
+        named |= {path + inner: tensor for inner, tensor in found.items()}
     if model.backbone.has_head:
         return named
     path = norm_path(model.backbone)
@@ -173,10 +164,16 @@ def named_as_in_peft(model: AdaptedModel) -> dict[str, torch.Tensor]:
     return named | {f"{path}.{n}": p for n, p in norm}
 
 
+def beside_it(named: Mapping[str, Any], kind: Kind) -> list[str]:
+    """The names of what is no part of the method: the last LayerNorm."""
+    return [name for name in named if kind.mark not in name]
+
+
 def module_path(model: AdaptedModel, name: str) -> str:
     """The path of the projection that one of the model's modules updates."""
-    _, layer, target = model.places[name]
-    return paths_of(model.backbone)[layer.projections[target].module]
+    _, layer, site = model.places[name]
+    place = layer.projections[site.removesuffix(INPUT)]
+    return paths_of(model.backbone)[place.module]
 
 
 def norm_path(backbone: Backbone) -> str:
@@ -187,81 +184,65 @@ def norm_path(backbone: Backbone) -> str:
 def paths_of(backbone: Backbone) -> dict[nn.Module, str]:
     """`{module: path}` in the model that `transformers.AutoModel` loads, or
     `AutoModelForSpeechSeq2Seq` for a Whisper with its decoder."""
-    alone = backbone.family == "whisper" and not backbone.has_head
-    within = "encoder." if alone else ""
+    within = within_auto_model(backbone)
     return {m: within + path for path, m in backbone.model.named_modules()}
 
 
-def lora_methods(
-    config: Mapping[str, Any], backbone: Backbone, adapted: Set[nn.Module]
-) -> list[Method]:
-    """The methods that put LoRA on certain projections: one for the layers of a part
-    that have the same ones, as parts may differ in layers, and layers in projections.
+def within_auto_model(backbone: Backbone) -> str:
+    """Where the backbone's model is within the one that is loaded there."""
+    alone = backbone.family == "whisper" and not backbone.has_head
+    return "encoder." if alone else ""
 
-    Arguments
-    ---------
-    config : dict
-        Of PEFT.
-    backbone : Backbone
-    adapted : set of torch.nn.Module
-        The projections.
-    """
+
+def update_methods(
+    kind: Kind, config: Mapping[str, Any], backbone: Backbone, header: Header
+) -> list[Method]:
+    """The methods that put a kind's modules on the projections that tensors name: one
+    for the layers of a part that have the same ones, as parts may differ in layers, and
+    layers in projections."""
+    shapes: dict[str, dict[str, tuple]] = {}
+    for name, (_, shape) in header.items():
+        path, mark, inner = name.removeprefix(PREFIX).partition(kind.mark)
+        if mark:
+            shapes.setdefault(path, {})[inner] = shape
+    paths = paths_of(backbone)
     alike: dict[tuple, list[int]] = {}
     for part, points in backbone.parts.items():
         for layer in points.layers:
-            sites = layer.projections.items()
-            targets = tuple(name for name, site in sites if site.module in adapted)
-            if targets:
-                alike.setdefault((part, targets), []).append(layer.index)
-    # rsLoRA's scale is alpha / sqrt(r)
-    stretch = sqrt(config["r"]) if config.get("use_rslora") else 1.0
+            sites = tuple(
+                kind.site(target, shapes[paths[place.module]])
+                for target, place in layer.projections.items()
+                if paths[place.module] in shapes
+            )
+            if sites:
+                alike.setdefault((part, sites), []).append(layer.index)
     return [
-        make_method(
-            "lora",
-            rank=config["r"],
-            alpha=config["lora_alpha"] * stretch,
-            dropout=config.get("lora_dropout"),
-            parts=[part],
-            layers=layers,
-            targets=list(targets),
-        )
-        for (part, targets), layers in alike.items()
+        make_method(**kind.settings(config, list(sites)), parts=[part], layers=layers)
+        for (part, sites), layers in alike.items()
     ]
 
 
-def refuse_unknown(config: Mapping[str, Any], folder: Path) -> None:
-    """Raise a UserError for what is no LoRA that ours can compute."""
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{folder} holds {config.get('peft_type')}, not LORA.")
-    start = config.get("init_lora_weights")
-    if not any(start is known or start == known for known in STARTS):
-        raise UserError(
-            f"The LoRA of {folder} started by {start}, which changes the base's "
-            "weights: convert it with PEFT's path_initial_model_for_weight_conversion."
-        )
-    for key, value in config.items():
-        # a key that is off, such as those that later versions of PEFT add
-        plain = PLAIN.get(key, value if not value else None)
-        if key not in {*ANY, "init_lora_weights"} and value != plain:
-            raise UserError(
-                f"The LoRA of {folder} has {key}={shortened(str(value))}, which is "
-                "unknown here."
-            )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    whole = isinstance(rank, int) and not isinstance(rank, bool) and rank > 0
-    if not whole or not isinstance(alpha, int | float) or not isfinite(alpha):
-        raise UserError(f"{folder / CONFIG} has r={rank} and lora_alpha={alpha}.")
+def norm_methods(
+    kind: Kind, config: Mapping[str, Any], backbone: Backbone, header: Header
+) -> list[Method]:
+    """The methods that train the LayerNorms that tensors name, layer by layer."""
+    del config
+    names = {name.removeprefix(PREFIX).split(kind.mark)[0] for name in header}
+    paths, methods = paths_of(backbone), []
+    for part, points in backbone.parts.items():
+        chosen = [
+            layer.index
+            for layer in points.layers
+            if names & norms_within(layer.module, paths)
+        ]
+        if chosen:
+            methods.append(make_method("norms", parts=[part], layers=chosen))
+    return methods
 
 
-def refuse_other_ranks(config: Mapping[str, Any], folder: Path) -> None:
-    """Raise a UserError unless the tensors have the rank of the config; none is read,
-    and nothing built."""
-    for name, (_, shape) in read_header(folder / TENSORS).items():
-        if "lora_A" in name and shape[:1] != (config["r"],):
-            raise UserError(
-                f"The tensor {name} of {folder} has the shape {shape}, its r is "
-                f"{config['r']}."
-            )
+def norms_within(tree: nn.Module, paths: Mapping[nn.Module, str]) -> Set[str]:
+    """The paths of the LayerNorms of a layer."""
+    return {paths[m] for m in tree.modules() if isinstance(m, nn.LayerNorm)}
 
 
 def refuse_where_peft_differs(backbone: Backbone) -> None:
@@ -282,9 +263,9 @@ def main(argv: list[str] | None = None) -> None:
     """Write an adapter in PEFT's format, and say where."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("adapter", metavar="ADAPTER", help="The folder of a run, of the method lora.")
+    add("adapter", metavar="ADAPTER", help="The folder of a run.")
     add("folder", metavar="FOLDER", help="A new folder for the files.")
     add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
     to_peft(read_adapter(options.adapter, source=options.source).model, options.folder)
-    print(f"LoRA in PEFT's format: {options.folder}")
+    print(f"In PEFT's format: {options.folder}")
