@@ -44,6 +44,7 @@ CASES = {
     "scale": ("scale", {"scaled_inputs": ["fc1"]}),
     "ia3": ("ia3", {}),
     "norms": ("norms", {}),
+    "conv_front": ("conv_front", {"rank": 3}),
     "prefix": ("prefix", {"prompt_length": 6}),
     "prefix-projected": ("prefix", {"prompt_length": 6, "projection": 8}),
     "prompt": ("prompt", {"prompt_length": 3}),
@@ -62,7 +63,10 @@ ADDS_TOKENS = ("prefix", "prefix-projected", "prompt", "prompt-shallow")
 SAMPLES = 9600
 # What changes a detail of a case that is there goes through the costly matrices (host
 # waits, graphs, precision) on a few families alone
-DETAILS = ("lora-dora", "lora-pissa", "lora-lora_fa", "ia3")
+DETAILS = (
+    *("lora-dora", "lora-pissa", "lora-lora_fa", "ia3", "scale", "vera", "ssvd"),
+    *("norms", "conv_front"),
+)
 PAIRS = [
     (family, case)
     for family in FAMILIES
@@ -85,6 +89,8 @@ def build(folder, case, seed=0):
     torch.manual_seed(seed)
     name, knobs = CASES[case]
     backbone = load_backbone(folder)
+    if name == "conv_front" and backbone.feature_encoder is None:
+        pytest.skip("refused where no convolutions read the waveform: test_variants")
     model = AdaptedModel(backbone, make_method(name, **knobs))
     return model, ClassificationHead(backbone.hidden_size, 3)
 
@@ -213,7 +219,7 @@ def test_merged_gives_equal_outputs_without_modules(checkpoints, family, case):
 
 
 def test_layers_restrict_the_method(checkpoints, family, case):
-    if case in ("full", "linear"):
+    if case in ("full", "linear", "conv_front"):
         pytest.skip("acts on all layers, or on none")
     name, knobs = CASES[case]
     backbone = load_backbone(checkpoints[family])
@@ -234,8 +240,13 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
     wavs, lens = batch((9600, 5000))
     sums = ({}, {"weighted_sum": True, "num_layers": 2})
     sums = (*sums, {**sums[1], "normalize_layers": True})
-    for kind, options in product((ClassificationHead, CTCHead), sums):
-        head, weighted = kind(32, 3, **options), bool(options)
+    adapters = {"layer_adapters": 8, "num_layers": 2}
+    cases = [*product((ClassificationHead, CTCHead), (*sums, adapters))]
+    cases += [(ClassificationHead, {"attentive": True})]
+    for kind, options in cases:
+        head = kind(32, 3, **options)
+        weighted = head.weighted_sum
+        assert weighted == ("num_layers" in options)
         if weighted:
             torch.nn.init.normal_(head.layer_weights)
         trained_norm = model.points.last_norm
@@ -246,6 +257,22 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
         actual = model.head_from_features(*features, head)
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     assert model.frozen_below_head
+
+
+def test_heads_that_read_every_step_leave_padding_out(checkpoints, family, tmp_path):
+    model, _ = build(checkpoints[family], "linear")
+    options = {"layer_adapters": 8, "attentive": True, "num_layers": 2}
+    head = ClassificationHead(32, 3, **options)
+    wavs, lens = batch((9600, 4321, 7000))
+    save_adapter(tmp_path, model, head, {"labels": ["a", "b", "c"]})
+    loaded = read_adapter(tmp_path)
+    for model_, head_ in ((model.eval(), head.eval()), (loaded.model, loaded.head)):
+        together = head_(model_(wavs, lens, all_layers=True))
+        for row, length in enumerate((9600, 4321, 7000)):
+            alone = model_(wavs[row : row + 1, :length], all_layers=True)
+            torch.testing.assert_close(
+                together[row], head_(alone)[0], atol=3e-5, rtol=1e-4
+            )
 
 
 @pytest.mark.parametrize("kind", [ClassificationHead, CTCHead])

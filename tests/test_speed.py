@@ -57,6 +57,8 @@ def test_it_prints_every_method(capsys):
         "uncached",
         "mixed",
         "conformer",
+        "lora, dora takes",
+        "mamba takes",
         "full",
     ):
         assert word in printed

@@ -11,6 +11,7 @@ from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method
+from petl_modules.tasks.pooling import AttentiveStatistics
 from petl_modules.train import describe
 
 
@@ -53,6 +54,28 @@ def test_described_counts_on_ast_base(said, capsys):
     options = [f"--method={name}", *options, "--pretrained=False", "--json"]
     describe.main([RECIPE, "--source=ast", *options])
     assert json.loads(capsys.readouterr().out)["petl"] == COUNTS[said]
+
+
+def test_layer_adapters_have_the_published_size(capsys):
+    options = ["--source=ast", "--pretrained=False", "--json", "--layer_adapters=512"]
+    describe.main([RECIPE, *options, "--method=linear"])
+    head = json.loads(capsys.readouterr().out)["head"]
+    assert head == 12 * (768 * 512 + 3 * 512) + 12 + 512 * 50 + 50
+    assert 12 * (768 * 512 + 3 * 512) == 4_737_024
+
+
+def test_attentive_statistics_are_their_definition():
+    torch.manual_seed(0)
+    pool = AttentiveStatistics(6)
+    steps, counts = torch.randn(2, 9, 6), torch.tensor([9, 4])
+    found = pool(steps, counts)
+    for row, count in enumerate(counts):
+        clip = steps[row, :count]
+        weights = pool.score(torch.tanh(pool.hear(clip))).softmax(0)
+        mean = (weights * clip).sum(0)
+        spread = (weights * clip.square()).sum(0) - mean.square()
+        expected = torch.cat([mean, spread.sqrt()])
+        torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_scales_of_lora_and_rank_stabilised_lora(source):
@@ -152,3 +175,11 @@ def test_ssvd_is_its_definition(source):
     torch.testing.assert_close(place.weight + update.delta(), expected)
     with pytest.raises(UserError, match="singular directions"):
         adapted(source, "ssvd")  # 64 of 32
+
+
+def test_conv_front_is_for_convolutions_that_read_the_waveform(source, tmp_path):
+    model = adapted(source, "conv_front", rank=3)
+    assert len(model.petl) == 3  # convolutions of 16 channels
+    assert all(m.down.weight.shape == (3, 16) for m in model.petl.values())
+    with pytest.raises(UserError, match="has no convolutions that read"):
+        adapted(tiny_checkpoint("whisper", tmp_path), "conv_front")

@@ -88,7 +88,7 @@ def mib_of_features(
 ) -> float:
     """Mebibytes that the features of a data set take, or a little more."""
     backbone, steps = model.backbone, len(dataset)
-    if not head.pooling:
+    if head.by_time:
         seconds = [dataset.data[key]["duration"] for key in dataset.data_ids]
         samples = (torch.tensor(seconds) * backbone.sample_rate).round().long()
         steps = int(backbone.steps(samples).sum())
@@ -103,6 +103,8 @@ def key_of(model: AdaptedModel, head: Any) -> str:
         "preprocessing": model.backbone.preprocessing,
         "axes": ["steps", "layers", "hidden"],
         "pooling": head.pooling,
+        "by_time": head.by_time,
+        "layer_adapters": bool(head.layer_adapters),
         "weighted_sum": head.weighted_sum,
         "normalize_layers": head.normalize_layers,
     }

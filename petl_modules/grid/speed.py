@@ -9,10 +9,7 @@ are of medians in this run, on this machine.
 
 import statistics
 import tempfile
-import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +18,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from petl_modules.backbones import load_backbone
 from petl_modules.backbones.attention import attention_with_prefix
-from petl_modules.console import Parser, above_zero, positive, progress_bar
-from petl_modules.core.adapted import AdaptedModel
+from petl_modules.console import Parser, above_zero, positive
 from petl_modules.core.measure import (
     peak_memory_mib,
     reset_peak_memory,
@@ -32,8 +27,8 @@ from petl_modules.core.measure import (
 )
 from petl_modules.errors import UserError, known_device
 from petl_modules.grid.steps import PEFT, rows, step_table
-from petl_modules.methods import DenseMoA, SoftMoA, make_method, method_table
-from petl_modules.tasks.heads import ClassificationHead
+from petl_modules.grid.whole import interleaved, method_steps, seconds_of, whole_model
+from petl_modules.methods import DenseMoA, SoftMoA
 from petl_modules.use.adapter_file import save_adapter
 from petl_modules.use.inference import Adapters, load_adapter
 
@@ -259,105 +254,6 @@ def two_adapters(options: Namespace, clips: Tensor) -> tuple[Adapters, list[floa
     adapters.classify_batch(clips, adapters=names)
     peaks.append(peak_memory_mib(options.device))
     return adapters, peaks
-
-
-def method_steps(options: Namespace) -> Table:
-    """Step time of every method on a whole backbone, and the memory at its peak that
-    the process did not hold before the model was loaded."""
-    table = Table("method", "trained", "step ms", "of full", "peak MiB", "of full")
-    table.title = (
-        f"A training step, batch {options.batch_size}, clips of {options.seconds} s, "
-        f"{options.source}"
-    )
-    rows = {}
-    for method in progress_bar(list(method_table()), desc="methods"):
-        reset_peak_memory(options.device)
-        before = peak_memory_mib(options.device)
-        model, head, step = whole_model(method, options)
-        wavs = torch.randn(
-            options.batch_size,
-            round(options.seconds * model.backbone.sample_rate),
-            device=options.device,
-        )
-        labels = torch.arange(options.batch_size, device=options.device)
-        labels = labels % options.classes
-        step(wavs, labels)
-        times = [
-            seconds_of(lambda s=step, w=wavs, y=labels: s(w, y), options)
-            for _ in range(options.repeats)
-        ]
-        trained = sum(p.numel() for p in model.trained_parameters().values())
-        peak = peak_memory_mib(options.device) - before
-        rows[method] = trained, statistics.median(times), peak
-        del model, head, step
-    _, full_time, full_peak = rows["full"]
-    for method, (trained, seconds, peak) in rows.items():
-        table.add_row(
-            method,
-            f"{trained:,}",
-            f"{seconds * 1e3:.0f}",
-            f"{seconds / full_time:.2f}",
-            f"{peak:.0f}",
-            f"{peak / full_peak:.2f}",
-        )
-    return table
-
-
-def whole_model(
-    method: str, options: Namespace
-) -> tuple[AdaptedModel, ClassificationHead, "Step"]:
-    """A backbone with `method` and a head, and its training step."""
-    backbone = load_backbone(options.source, max_duration=options.seconds)
-    model = AdaptedModel(backbone, make_method(method)).to(options.device)
-    head = ClassificationHead(backbone.hidden_size, options.classes).to(options.device)
-    return model, head, Step(model, head)
-
-
-class Step:
-    """One optimizer step of AdamW on what trains."""
-
-    def __init__(self, model: AdaptedModel, head: nn.Module) -> None:
-        self.model, self.head = model.train(), head
-        trained = [*model.trained_parameters().values(), *head.parameters()]
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
-
-    def __call__(self, wavs: Tensor, labels: Tensor) -> None:
-        logits = self.head(self.model(wavs))
-        self.learn(F.cross_entropy(logits, labels))
-
-    def learn(self, loss: Tensor) -> None:
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-def interleaved(
-    functions: Sequence[Callable[[], Any]], options: Namespace
-) -> list[float]:
-    """Median seconds of each function, measured in turns so that a disturbance of
-    the machine meets them alike."""
-    for function in functions:
-        function()
-    times = [[] for _ in functions]
-    for _ in range(options.repeats):
-        for function, own in zip(functions, times, strict=True):
-            own.append(seconds_of(function, options))
-    return [statistics.median(own) for own in times]
-
-
-def seconds_of(function: Callable[[], Any], options: Namespace) -> float:
-    """Wall-clock seconds of one call, the device's work included."""
-    synchronize(options.device)
-    start = time.perf_counter()
-    function()
-    synchronize(options.device)
-    return time.perf_counter() - start
-
-
-def synchronize(device: str | torch.device) -> None:
-    """Wait until the device has done its work."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def parse(argv: list[str] | None) -> Namespace:

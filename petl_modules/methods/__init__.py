@@ -14,6 +14,7 @@ from petl_modules.methods.baselines import (
     LinearProbe,
     NormTuning,
 )
+from petl_modules.methods.front import ConvolutionAdapters
 from petl_modules.methods.lora import DoRA, LoRA, LoRAProjections, PiSSA
 from petl_modules.methods.mamba import Mamba
 from petl_modules.methods.mixtures import DenseMoA, SoftMoA
@@ -40,6 +41,7 @@ __all__ = [
     "Bottleneck",
     "Conformer",
     "ConvAdapter",
+    "ConvolutionAdapters",
     "Convpass",
     "DenseMoA",
     "DoRA",

@@ -37,10 +37,11 @@ class LoRA(nn.Module):
     dropout : float
         Dropout of what the update reads.
     variant : str
-        lora; rslora, whose scale does not fade with the rank (arXiv 2312.03732); dora,
-        which trains the length of each of the weight's rows apart from its direction
-        (2402.09353); pissa, which begins as the weight's own largest singular
-        directions (2404.02948); lora_fa, where B alone trains (2308.03303).
+        Which LoRA: the plain one; rslora, whose scale does not fade with the rank
+        (arXiv 2312.03732); dora, which trains the length of each of the weight's rows
+        apart from its direction (2402.09353); pissa, which begins as the weight's own
+        largest singular directions (2404.02948); lora_fa, where B alone trains
+        (2308.03303).
     """
 
     def __init__(

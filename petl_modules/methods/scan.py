@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PIECE = 16  # steps that are walked through one after the other
+KERNEL = find_spec("mamba_ssm") is not None
 
 
 def selective_scan(u: Tensor, step: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -36,8 +37,8 @@ def selective_scan(u: Tensor, step: Tensor, a: Tensor, b: Tensor, c: Tensor) -> 
     torch.Tensor
         `(batch, time, channels)`.
     """
-    if u.device.type == "cuda" and find_spec("mamba_ssm") is not None:
-        return fused(u, step, a, b, c)
+    if KERNEL and u.device.type == "cuda" and not torch.compiler.is_compiling():
+        return fused(u, step, a, b, c).to(c.dtype)
     length = u.shape[1]
     short = -length % PIECE
     u, step, b = (F.pad(t.float(), (0, 0, 0, short)) for t in (u, step, b))

@@ -48,7 +48,9 @@ class SSVD(nn.Module):
         else:
             u, s, v = torch.linalg.svd(weight, full_matrices=False)
         for name, tensor in {"u": u[:, :k], "s": s[:k], "v": v[:k]}.items():
-            self.register_buffer(name, tensor.clone())
+            self.register_buffer(
+                name, tensor.clone(memory_format=torch.contiguous_format)
+            )
         rows, columns = torch.triu_indices(k, k, 1, device=weight.device)
         self.register_buffer("above", rows * k + columns, persistent=False)
         self.skew = nn.Parameter(torch.zeros(k * (k - 1) // 2))

@@ -6,11 +6,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petl_modules.core.masking import masked_mean
+from petl_modules.core.masking import masked_mean, valid
 from petl_modules.core.tokens import Tokens
+from petl_modules.core.transfer import to_device
 from petl_modules.data.manifests import PARTS
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import PositiveInt, Probability, Size
+from petl_modules.tasks.pooling import AttentiveStatistics, LayerAdapter
 
 POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
 Pooling = Literal["all", "cls", "prompts", "speech", "prompts+speech"]
@@ -30,22 +32,39 @@ class Head(nn.Module):
         The arguments of the subclass, JSON-able; they rebuild the head.
     cacheable : bool
         Whether what it reads of a frozen backbone may be computed once and kept.
+    by_time : bool
+        Whether that is every step of time, or one mean a clip.
     """
 
     cacheable = True
+    by_time = False
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.settings = settings
         hidden_size, classes = settings["hidden_size"], settings["num_classes"]
-        self.weighted_sum = settings["weighted_sum"]
         self.normalize_layers = settings["normalize_layers"]
+        width, layers, self.layer_adapters = settings["layer_adapters"], 0, None
+        if width:
+            layers = settings["num_layers"]
+            adapters = [LayerAdapter(hidden_size, width) for _ in range(layers)]
+            self.layer_adapters = nn.ModuleList(adapters)
+        elif settings["weighted_sum"]:
+            layers = settings["num_layers"] + 1
+        self.weighted_sum = layers > 0
         if self.weighted_sum:
-            self.layer_weights = nn.Parameter(torch.zeros(settings["num_layers"] + 1))
-        size, self.projector = settings["projector_size"], None
+            self.layer_weights = nn.Parameter(torch.zeros(layers))
+        read, size, self.projector = (
+            width or hidden_size,
+            settings["projector_size"],
+            None,
+        )
         if size:
-            self.projector = nn.Linear(hidden_size, size)
-        self.linear = nn.Linear(size or hidden_size, classes)
+            self.projector = nn.Linear(read, size)
+        read, self.attention = size or read, None
+        if settings.get("attentive"):
+            self.attention, read = AttentiveStatistics(read), 2 * read
+        self.linear = nn.Linear(read, classes)
 
     def forward(self, tokens: Tokens) -> Any:
         """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""
@@ -65,13 +84,17 @@ class Head(nn.Module):
         """
         if not self.weighted_sum:
             return (tokens,)
-        if not self.normalize_layers:
-            return tokens.layers
-        *below, last = tokens.layers
-        return (*[layer.standardised() for layer in below], last)
+        # an adapter reads what a Transformer layer gives, not what enters the first
+        *below, last = tokens.layers[1:] if self.layer_adapters else tokens.layers
+        if self.normalize_layers:
+            below = [layer.standardised() for layer in below]
+        return (*below, last)
 
     def combine(self, features: Tensor) -> Tensor:
         """Features to the Linear's input, `(batch, steps, hidden)`."""
+        if self.layer_adapters is not None:
+            layers = zip(self.layer_adapters, features.unbind(2), strict=True)
+            features = torch.stack([adapter(layer) for adapter, layer in layers], 2)
         if self.weighted_sum:
             weights = self.layer_weights.softmax(0)
             features = (features * weights.unsqueeze(-1)).sum(2)
@@ -82,6 +105,9 @@ class Head(nn.Module):
 
 class ClassificationHead(Head):
     """Mean over tokens, weighted sum of layers and projector if asked for, Linear.
+
+    Where every step of time has its say (`layer_adapters`, `attentive`) it reads the
+    sound's tokens by time, and pools them before the Linear.
 
     Arguments
     ---------
@@ -101,6 +127,13 @@ class ClassificationHead(Head):
     normalize_layers : bool
         Whether every token of the layers below the last is standardised before
         weighted_sum, which SUPERB does not.
+    layer_adapters : int or None
+        Width of an adapter of each layer's own, LayerNorm(GELU(Linear)), whose outputs
+        are summed by learned weights in the place of the layers themselves, such as
+        512 (ELP's L-adapters, arXiv 2407.21066); null for none.
+    attentive : bool
+        Whether time is pooled by learned attention, to a mean and a standard deviation
+        (arXiv 1803.10963), in the place of pooling's plain mean.
     """
 
     def __init__(
@@ -112,6 +145,8 @@ class ClassificationHead(Head):
         num_layers: int | None = None,
         projector_size: Size | None = None,
         normalize_layers: bool = False,
+        layer_adapters: Size | None = None,
+        attentive: bool = False,
     ) -> None:
         super().__init__(
             {
@@ -122,12 +157,23 @@ class ClassificationHead(Head):
                 "num_layers": num_layers,
                 "projector_size": projector_size,
                 "normalize_layers": normalize_layers,
+                "layer_adapters": layer_adapters,
+                "attentive": attentive,
             }
         )
         self.pooling = one_of("pooling", pooling, POOLINGS)
+        self.by_time = bool(layer_adapters or attentive)
+        if self.by_time and pooling not in ("all", "speech"):
+            raise UserError(
+                f"pooling={pooling} has no meaning where layer_adapters or attentive "
+                "read the sound's tokens by time."
+            )
 
     def read(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """The mean of `Tokens`, as one step `(batch, 1, hidden)`, and that number."""
+        """The mean of `Tokens`, as one step `(batch, 1, hidden)`, and that number; or
+        `Tokens` by time, `(batch, steps, hidden)`, and valid steps `(batch,)`."""
+        if self.by_time:
+            return tokens.in_time()
         start, stop = self._span(tokens)
         mask = tokens.mask[:, start:stop]
         mean = masked_mean(tokens.hidden[:, start:stop], mask)
@@ -135,8 +181,13 @@ class ClassificationHead(Head):
 
     def predict(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features to logits `(batch, classes)`."""
-        del counts  # always one
-        return self.linear(self.combine(features)).squeeze(1)
+        steps = self.combine(features)
+        if self.attention is not None:
+            return self.linear(self.attention(steps, counts))
+        if not self.by_time:  # one step
+            return self.linear(steps).squeeze(1)
+        mask = valid(to_device(counts, steps.device), steps.shape[1])
+        return self.linear(masked_mean(steps, mask))
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
@@ -229,6 +280,8 @@ def intent_head(
     num_layers: int | None = None,
     projector_size: Size | None = None,
     normalize_layers: bool = False,
+    layer_adapters: Size | None = None,
+    attentive: bool = False,
 ) -> ClassificationHead:
     """A `ClassificationHead`, or with `slots` a `SlotHead` for labels of several parts;
     where these are not known yet, as in describe, for those of Fluent Speech Commands.
@@ -250,6 +303,13 @@ def intent_head(
     normalize_layers : bool
         Whether every token of the layers below the last is standardised before
         weighted_sum, which SUPERB does not.
+    layer_adapters : int or None
+        Width of an adapter of each layer's own, LayerNorm(GELU(Linear)), whose outputs
+        are summed by learned weights in the place of the layers themselves, such as
+        512 (ELP's L-adapters, arXiv 2407.21066); null for none.
+    attentive : bool
+        Whether time is pooled by learned attention, to a mean and a standard deviation
+        (arXiv 1803.10963), in the place of pooling's plain mean.
     labels : list of str or None
         The classes, whose parts are counted.
     """
@@ -261,6 +321,8 @@ def intent_head(
         "num_layers": num_layers,
         "projector_size": projector_size,
         "normalize_layers": normalize_layers,
+        "layer_adapters": layer_adapters,
+        "attentive": attentive,
     }
     if not slots:
         return ClassificationHead(**settings)
@@ -292,9 +354,13 @@ class CTCHead(Head):
     normalize_layers : bool
         Whether every token of the layers below the last is standardised before
         weighted_sum, which SUPERB does not.
+    layer_adapters : int or None
+        Width of an adapter of each layer's own, LayerNorm(GELU(Linear)), whose outputs
+        are summed by learned weights in the place of the layers themselves, such as
+        512 (ELP's L-adapters, arXiv 2407.21066); null for none.
     """
 
-    pooling = None  # every step is read
+    pooling, by_time = None, True  # every step is read
 
     def __init__(
         self,
@@ -305,6 +371,7 @@ class CTCHead(Head):
         projector_size: Size | None = None,
         dropout: Probability = 0.0,
         normalize_layers: bool = False,
+        layer_adapters: Size | None = None,
     ) -> None:
         super().__init__(
             {
@@ -314,6 +381,7 @@ class CTCHead(Head):
                 "num_layers": num_layers,
                 "projector_size": projector_size,
                 "normalize_layers": normalize_layers,
+                "layer_adapters": layer_adapters,
                 "dropout": dropout,
             }
         )

@@ -122,7 +122,7 @@ def refuse_other_head(
             writer.refuse_language(arguments["language"])
         return
     sizes = {"hidden_size": backbone.hidden_size}
-    if arguments.get("weighted_sum"):
+    if arguments.get("weighted_sum") or arguments.get("layer_adapters"):
         sizes["num_layers"] = backbone.num_layers
     if not speaks:
         if not labels:
