@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from petl_modules.backbones import registry
 from petl_modules.backbones.base import Backbone
 from petl_modules.backbones.checkpoint import Checkpoint, with_prefixes
-from petl_modules.backbones.features import KaldiFilterbank
+from petl_modules.backbones.features import KaldiFilterbank, Memory
 from petl_modules.core.family import Family
 from petl_modules.core.masking import valid
 from petl_modules.core.tokens import Tokens
@@ -81,6 +81,9 @@ class ASTBackbone(Backbone):
                 # what fills the table now, for whoever saves the model
                 config, strides = model.config, tokens - 1
                 config.max_length = strides * config.time_stride + config.patch_size
+
+    def remember(self, mib: float) -> None:
+        self.filterbank.memory = Memory(mib)
 
     def time_tokens(self, frames: Tensor) -> Tensor:
         """Number of patches along time that lie inside `frames` frames."""

@@ -203,6 +203,9 @@ class Backbone(HostModule):
         again = self.checkpointing and torch.is_grad_enabled()
         return recomputed(run, hidden) if again else run(hidden)
 
+    def remember(self, mib: float) -> None:
+        """Keep features of clips that will be heard again, where that saves time."""
+
     @torch.no_grad()
     def silent_inputs(self) -> list[Tensor] | None:
         """What enters each layer at the sound's tokens of a silent clip, `(tokens,

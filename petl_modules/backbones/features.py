@@ -1,5 +1,8 @@
 """Spectral features of batches of waveforms, on the waveforms' device."""
 
+import hashlib
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +27,11 @@ class KaldiFilterbank(nn.Module):
         Number of mel bins.
     window_power : float
         Of the Hann window: 1 as AST has it, 0.85 for Kaldi's own (Povey's).
+
+    Attributes
+    ----------
+    memory : Memory or None
+        Of clips that were heard before, on a CPU.
     """
 
     window: Tensor
@@ -33,6 +41,7 @@ class KaldiFilterbank(nn.Module):
         self, sample_rate: int, num_mel_bins: int, window_power: float = 1.0
     ) -> None:
         super().__init__()
+        self.memory: Memory | None = None
         self.length = sample_rate * FRAME_MS // 1000
         self.shift = sample_rate * SHIFT_MS // 1000
         self.fft_size = 1 << (self.length - 1).bit_length()
@@ -49,6 +58,12 @@ class KaldiFilterbank(nn.Module):
 
     def forward(self, wavs: Tensor) -> Tensor:
         """`(batch, samples)` to `(batch, frames, mel bins)`."""
+        if self.memory is not None and wavs.device.type == "cpu":
+            return self.memory(self.computed, wavs)
+        return self.computed(wavs)
+
+    def computed(self, wavs: Tensor) -> Tensor:
+        """As `forward`, whatever was heard before."""
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()
             if wavs.shape[1] < self.length:
@@ -64,6 +79,33 @@ class KaldiFilterbank(nn.Module):
             else:  # clip by clip, as bits depend on the size of a product
                 energies = torch.stack([clip @ self.banks.T for clip in power])
             return energies.clamp(min=torch.finfo(torch.float).eps).log()
+
+
+class Memory:
+    """Features of clips that were heard before: on a CPU a filterbank takes longer than a
+    small backbone, and every epoch would compute it again.
+
+    Arguments
+    ---------
+    mib : float
+        Of features that are kept.
+    """
+
+    def __init__(self, mib: float) -> None:
+        self.room = mib * 2**20
+        self.known: dict[bytes, Tensor] = {}
+
+    def __call__(self, compute: Callable[[Tensor], Tensor], wavs: Tensor) -> Tensor:
+        """`compute(wavs)`, whose rows do not depend on one another."""
+        names = [hashlib.blake2b(wav.numpy()).digest() for wav in wavs.detach()]
+        new = [i for i, name in enumerate(names) if name not in self.known]
+        found = dict(zip(new, compute(wavs[new]), strict=True)) if new else {}
+        for i, features in found.items():
+            self.room -= features.nbytes
+            if self.room >= 0:
+                self.known[names[i]] = features.clone()
+        rows = [found[i] if i in found else self.known[n] for i, n in enumerate(names)]
+        return torch.stack(rows)
 
 
 class WhisperLogMel(nn.Module):

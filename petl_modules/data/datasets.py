@@ -75,7 +75,7 @@ def make_datasets(
     clips = Clips(
         rate,
         loading.max_duration if task.cuts else None,
-        loading.audio_cache_mib,
+        loading.clips_mib,
         clip_folder,
         loading.disk_cache_mib,
     )

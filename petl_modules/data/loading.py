@@ -27,6 +27,10 @@ class Loading(Section):
     disk_cache_mib : int
         Mebibytes of decoded clips in a file under output_folder, for those that memory
         has no room for and for later runs; 0: none.
+    cache_folder : str or None
+        A folder that several runs share: decoded clips are kept in files there, not in
+        each run's memory, and features too; null is output_folder, for what memory has
+        no room for.
     num_workers : int or None
         Threads that read clips ahead; null for one a core, 8 at most, 0 for none.
     feature_cache : bool
@@ -39,8 +43,14 @@ class Loading(Section):
     max_batch_seconds: Positive | None = None
     audio_cache_mib: Count = 1024
     disk_cache_mib: Count = 16384
+    cache_folder: str | None = None
     num_workers: Annotated[int, Range(0, 256)] | None = None
     feature_cache: bool = True
+
+    @property
+    def clips_mib(self) -> int:
+        """Mebibytes of decoded clips that this run keeps in memory."""
+        return 0 if self.cache_folder else self.audio_cache_mib
 
     @property
     def threads(self) -> int:

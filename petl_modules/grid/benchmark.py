@@ -206,7 +206,8 @@ def make_jobs(
         if isinstance(settings.get(key), str):
             settings[key] = full_path(settings[key])
     home = folder / recipe["name"] / home_of(entries, names)
-    settings = {**settings, "seed": seed, "output_folder": str(home)}
+    caches = {"cache_folder": str(folder / "cache")}  # one for all jobs
+    settings = {**caches, **settings, "seed": seed, "output_folder": str(home)}
     task = recipe["name"] if recipe["named"] else None
     called = [names[1] or method["method"], names[0]] if any(names) else []
     name = " ".join(filter(None, called)) or None

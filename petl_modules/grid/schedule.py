@@ -48,7 +48,8 @@ def run_here(jobs: Sequence[Job], root: Path, parallel: int = 1) -> int:
     def run(job: Job) -> str | None:
         place = places.get()
         try:
-            return run_job(job.command(), job.folder, devices(place, job.processes))
+            given = job.command(), job.folder, devices(place, job.processes)
+            return run_job(*given, forked=job.processes == 1)
         finally:
             places.put(place)
 

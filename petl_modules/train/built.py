@@ -84,9 +84,20 @@ class Built:
         }
 
     @property
+    def cache_folder(self) -> Path:
+        """Of what is kept for other runs."""
+        return Path(self.loading.cache_folder or self.experiment.output_folder)
+
+    @property
     def clip_folder(self) -> Path:
         """Where decoded clips are kept that memory has no room for."""
-        return Path(self.experiment.output_folder) / "audio_cache"
+        return self.cache_folder / "audio_cache"
+
+    @property
+    def same_sound(self) -> bool:
+        """Whether the backbone hears a clip in every epoch as in the first."""
+        waveform = {k: off for k, off in OFF.items() if not k.startswith("spec")}
+        return all(self.values.get(knob, off) == off for knob, off in waveform.items())
 
     @property
     def feature_folder(self) -> Path | None:
@@ -95,4 +106,4 @@ class Built:
         steady = all(self.values.get(knob, off) == off for knob, off in OFF.items())
         if not (steady and self.loading.feature_cache):
             return None
-        return Path(self.experiment.output_folder) / "feature_cache"
+        return self.cache_folder / "feature_cache"

@@ -22,6 +22,7 @@ COMPLETE = ("metrics", "parameters", "seconds", "peak_memory_mib", "epochs")
 # Settings that do not change what a run computes
 HARMLESS = {
     "output_folder",
+    "cache_folder",
     "run_folder",
     "folds",
     "num_classes",

@@ -143,6 +143,8 @@ def trained(
     """
     brain = make_brain(built, prepared, folder, opening, lines)
     brain.computed_in = speed_up(built.model, built.machine, brain.device)
+    if built.same_sound:
+        built.model.backbone.remember(built.loading.audio_cache_mib)
     reset_peak_memory(brain.device)
     sets = make_datasets(
         prepared,
