@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from petl_modules.backbones import load_backbone
-from petl_modules.backbones.features import SpecAugment
+from petl_modules.backbones.features import KaldiFilterbank, Memory, SpecAugment
 from petl_modules.errors import UserError
 
 RATE = 16000
@@ -231,3 +231,15 @@ def test_half_precision_checkpoints_are_run_in_single_precision(tmp_path):
 
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-3}
+
+
+def test_a_filterbank_that_remembers_computes_each_clip_once():
+    bank, computed = KaldiFilterbank(16000, 24), []
+    compute = bank.computed
+    bank.computed = lambda wavs: computed.append(len(wavs)) or compute(wavs)
+    wavs = torch.randn(5, 8000)
+    expected = bank(wavs)
+    bank.memory = Memory(5 * expected[0].nbytes / 2**20 * 0.7)  # of three clips
+    for order in ([0, 1, 2], [2, 0, 1], [3, 0, 4], [4, 1, 3]):
+        assert torch.equal(bank(wavs[order]), expected[order])
+    assert computed == [5, 3, 2, 2]

@@ -71,6 +71,7 @@ def test_jobs_are_all_combinations(tmp_path, monkeypatch, capsys):
         '--targets=["q"]',
         "--seed=7",
         "--fold=3",
+        f"--cache_folder={tmp_path}/out/cache",
         f'--output_folder={tmp_path}/out/ESC50/rank=4,targets=["q"]',
     }
 

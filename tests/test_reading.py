@@ -12,6 +12,7 @@ from conftest import RATE, tone
 
 from petl_modules import data
 from petl_modules.data import media, reading
+from petl_modules.data.clip_cache import Clips
 from petl_modules.errors import UserError
 
 
@@ -151,3 +152,18 @@ def test_a_file_that_may_not_be_read_or_is_a_list_of_others(tmp_path):
     (tmp_path / "list.mp3").write_text(listed)
     with pytest.raises(UserError, match=r"list\.mp3 cannot be read"):
         data.read_clip(tmp_path / "list.mp3", RATE)
+
+
+def test_the_first_channel_alone_can_be_heard(tmp_path):
+    left, right = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4000))
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([left, right], 1), RATE, "FLOAT")
+    found = {
+        c: data.read_clip(path, RATE, channel=c).numpy() for c in ("first", "mean")
+    }
+    assert np.allclose(found["first"], left)
+    assert np.allclose(found["mean"], (left + right) / 2)
+    folder = tmp_path / "cache"  # where neither is taken for the other
+    for channel in ("first", "mean", "first"):
+        clips = Clips(RATE, mib=0, folder=folder, channel=channel)
+        assert np.allclose(clips(str(path)), found[channel])

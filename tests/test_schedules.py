@@ -8,7 +8,9 @@ import torch
 from conftest import run_here
 from tiny import epochs_logged
 from transformers import (
+    get_constant_schedule_with_warmup,
     get_cosine_schedule_with_warmup,
+    get_inverse_sqrt_schedule,
     get_linear_schedule_with_warmup,
 )
 
@@ -37,8 +39,10 @@ def sgd():
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
-        ("cosine", get_cosine_schedule_with_warmup),
-        ("linear", get_linear_schedule_with_warmup),
+        ("cosine", lambda of, rise: get_cosine_schedule_with_warmup(of, rise, STEPS)),
+        ("linear", lambda of, rise: get_linear_schedule_with_warmup(of, rise, STEPS)),
+        ("inverse_sqrt", get_inverse_sqrt_schedule),
+        ("constant", get_constant_schedule_with_warmup),
     ],
 )
 @pytest.mark.parametrize(
@@ -46,7 +50,7 @@ def sgd():
 )
 def test_curves_are_those_of_transformers(name, reference, knobs, rise):
     ours = curve(make_schedule(sgd(), STEPS, name, **knobs))
-    assert ours == curve(reference(sgd(), rise, STEPS))
+    assert ours == curve(reference(sgd(), rise))
 
 
 def test_cosine_without_warmup_is_that_of_pytorch():

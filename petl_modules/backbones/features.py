@@ -82,8 +82,8 @@ class KaldiFilterbank(nn.Module):
 
 
 class Memory:
-    """Features of clips that were heard before: on a CPU a filterbank takes longer than a
-    small backbone, and every epoch would compute it again.
+    """Features of clips that were heard before: on a CPU a filterbank takes longer than
+    a small backbone, and would be computed again in every epoch.
 
     Arguments
     ---------

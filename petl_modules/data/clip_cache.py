@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petl_modules.data.reading import read_clip
+from petl_modules.data.reading import Channel, read_clip
 from petl_modules.files import digest, listing
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Clips:
         Where the others are kept, for later runs too; None decodes them each time.
     folder_mib : float
         Of clips that are written there.
+    channel : str
+        As of `read_clip`.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class Clips:
         mib: float = 1024,
         folder: Path | None = None,
         folder_mib: float = 16384,
+        channel: Channel = "mean",
     ) -> None:
-        self.sample_rate, self.seconds = sample_rate, seconds
+        self.wanted = sample_rate, seconds, channel
         self.memory: dict[str, Tensor] = {}
         self.room = mib * 2**20
         self.files = None
         if folder is not None and folder_mib:
             kind = f"{sample_rate}Hz" + (f"_{seconds}s" if seconds else "")
+            kind += "" if channel == "mean" else f"_{channel}"
             self.files = ClipFiles(Path(folder) / kind, folder_mib)
         self.lock = threading.Lock()
 
@@ -66,7 +70,7 @@ class Clips:
         clip = None if self.files is None else self.files.get(wav)
         known = clip is not None
         if clip is None:
-            clip = read_clip(wav, self.sample_rate, self.seconds)
+            clip = read_clip(wav, *self.wanted)
         size = clip.numel() * clip.element_size()
         with self.lock:
             fits = size <= self.room and wav not in self.memory

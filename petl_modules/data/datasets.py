@@ -78,6 +78,7 @@ def make_datasets(
         loading.clips_mib,
         clip_folder,
         loading.disk_cache_mib,
+        loading.channel,
     )
     for split in ("train", "valid", "test"):
         sets[split] = make_dataset(getattr(prepared, split), rate, clips=clips)

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
+from petl_modules.data.reading import Channel
 from petl_modules.kinds import Count, Positive, PositiveInt, Range, Seconds
 from petl_modules.knobs import Section
 
@@ -17,6 +18,8 @@ class Loading(Section):
     max_duration : float or None
         Seconds after which a clip is cut, or left out where its text is that of the
         whole clip.
+    channel : str
+        What training and its test hear of several channels: their mean, or the first.
     batch_size : int
         Clips in a batch, of all processes together.
     max_batch_seconds : float or None
@@ -39,6 +42,7 @@ class Loading(Section):
     """
 
     max_duration: Seconds | None = None
+    channel: Channel = "mean"
     batch_size: PositiveInt = 32
     max_batch_seconds: Positive | None = None
     audio_cache_mib: Count = 1024

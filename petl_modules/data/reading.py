@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torchaudio.transforms import Resample
@@ -17,6 +18,7 @@ from petl_modules.files import file_and_times
 # squares of what is louder overflow
 LOUDEST = 2.0**31
 NEAR = 0.05  # seconds by which times in a table may be beyond a clip's end
+Channel = Literal["mean", "first"]
 PIECE = 2**20  # samples that are resampled at a time, a minute at 16 kHz, at most
 
 
@@ -26,9 +28,12 @@ def is_audio(path: Path) -> bool:
 
 
 def read_clip(
-    path: str | Path, sample_rate: int, seconds: float | None = None
+    path: str | Path,
+    sample_rate: int,
+    seconds: float | None = None,
+    channel: Channel = "mean",
 ) -> torch.Tensor:
-    """The sound of one clip, mixed to mono.
+    """The sound of one clip, mono.
 
     Arguments
     ---------
@@ -37,6 +42,8 @@ def read_clip(
         Hz, to which it is resampled.
     seconds : float or None
         Of its beginning that are wanted; no more is decoded.
+    channel : str
+        The mean of its channels, or the first alone.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def read_clip(
     """
     most = None if seconds is None else round(seconds * sample_rate)
     pieces, length = [], 0
-    for piece in resampled(mono(path), sample_rate, most or PIECE):
+    for piece in resampled(mono(path, channel), sample_rate, most or PIECE):
         pieces.append(piece)
         length += len(piece)
         if most is not None and length >= most:
@@ -94,7 +101,9 @@ def duration(path: str | Path) -> float:
 # Helpers
 
 
-def mono(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
+def mono(
+    path: str | Path, channel: Channel = "mean"
+) -> Iterator[tuple[torch.Tensor, int]]:
     """A clip's blocks, `(samples,)`, and their rate in Hz; one or more."""
     file, start, end = file_and_times(path)
     if not Path(file).is_file():
@@ -112,7 +121,7 @@ def mono(path: str | Path) -> Iterator[tuple[torch.Tensor, int]]:
                     "within 1 and -1."
                 )
             empty = False
-            yield block.mean(0), rate
+            yield block[0] if channel == "first" else block.mean(0), rate
     except Unreadable as error:
         raise UserError(
             f"The clip {path} cannot be read: it is damaged or no audio ({error})."

@@ -76,6 +76,10 @@ class Paper:
     switches: tuple[str, ...] = ()
     not_offered: tuple[str, ...] = ()
 
+    def printed(self, figure: Figure) -> bool:
+        """Whether a figure is of this paper and backbone."""
+        return (figure.source, figure.backbone) == (self.source, self.backbone)
+
     def markdown(self) -> str:
         """What is said once above the tables."""
         parts = [
@@ -112,10 +116,8 @@ def beside(
     found: Iterable[Figure], paper: Paper, label: str, few_shot: int | None
 ) -> Figure | None:
     """What a paper printed in a row, or None if that is not known."""
-    asked = paper.source, paper.backbone, label, str(few_shot or "")
-    for figure in found:
-        row = figure.source, figure.backbone, figure.label, figure.few_shot
-        if row == asked:
+    for figure in filter(paper.printed, found):
+        if (figure.label, figure.few_shot) == (label, str(few_shot or "")):
             return figure
     return None
 

@@ -71,7 +71,7 @@ def write_report(
     missing = [f"{named(run, root)}: {run.problem}" for run in runs if not run.result]
     for line in missing:
         print(f"error: {line}", file=sys.stderr)
-    tasks = tasks_of(runs, metric)
+    tasks = tasks_of(runs, metric, paper)
     if not tasks:
         raise UserError(f"There are no finished runs below {root}.")
     tables = tables_of(tasks, paper)

@@ -3,12 +3,12 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from petl_modules.errors import UserError
 from petl_modules.grid.intervals import Interval, bootstrap, over_runs, wilson
-from petl_modules.grid.published import Figure, figures
+from petl_modules.grid.published import Figure, Paper, figures
 from petl_modules.grid.runs import Run
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, main_metric, scale
@@ -176,7 +176,9 @@ class Task:
     published: list[Figure]
 
 
-def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
+def tasks_of(
+    runs: Sequence[Run], metric: str | None = None, paper: Paper | None = None
+) -> list[Task]:
     """Runs as tasks and rows, in the order of names and of the methods' table.
 
     Arguments
@@ -184,6 +186,8 @@ def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
     runs : list of Run
     metric : str or None
         One of those in results.json; None takes the one that chose the epoch.
+    paper : Paper or None
+        Whose printed metrics are taken in the place of that one, a task for each.
 
     Raises
     ------
@@ -204,10 +208,12 @@ def tasks_of(runs: Sequence[Run], metric: str | None = None) -> list[Task]:
     for name, group in sorted(groups.items()):
         label(group)
         group.sort(key=place)
-        chosen = metric_of(name, group, metric)
-        for row in group:
-            row.probe = probe_of(row, group, chosen)
-        tasks.append(Task(name, chosen, group, figures(group[0].settings, chosen)))
+        for at, chosen in enumerate(metrics_of(name, group, metric, paper)):
+            rows = [replace(row) for row in group]
+            for row in rows:
+                row.probe = probe_of(row, rows, chosen)
+            called = f"{name}, {chosen}" if at else name
+            tasks.append(Task(called, chosen, rows, figures(rows[0].settings, chosen)))
     return tasks
 
 
@@ -265,13 +271,17 @@ def task_name(run: Run) -> str:
     )
 
 
-def metric_of(name: str, rows: Sequence[Row], wanted: str | None) -> str:
-    """The metric that a task's table shows."""
-    known = rows[0].runs[0].result["metrics"]["test"]
-    if wanted is None:
-        return main_metric(rows[0].settings, known)
-    if wanted not in known:
+def metrics_of(
+    name: str, rows: Sequence[Row], wanted: str | None, paper: Paper | None
+) -> list[str]:
+    """The metrics that a task's tables show, one or more."""
+    settings, known = rows[0].settings, rows[0].runs[0].result["metrics"]["test"]
+    if wanted is not None and wanted not in known:
         raise UserError(
             f"There is no metric {wanted} of {name}, but {', '.join(known)}."
         )
-    return wanted
+    chose = wanted or main_metric(settings, known)
+    if wanted is not None or paper is None:
+        return [chose]
+    printed = [m for m in known if any(map(paper.printed, figures(settings, m)))]
+    return sorted(printed, key=lambda m: m != chose) or [chose]

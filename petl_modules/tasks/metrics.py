@@ -11,7 +11,7 @@ LOWER_IS_BETTER = ("error_rate", "cer", "loss", "mcd", "f0_rmse", "duration_erro
 
 def main_metric(settings: Mapping[str, Any], known: Collection[str]) -> str:
     """What a task is judged by, of the metrics that are known: what chose the epoch."""
-    chose = settings["metric"]
+    chose = settings.get("metric")  # none where the task has one alone
     return chose if chose in known else next(key for key in known if key != "loss")
 
 

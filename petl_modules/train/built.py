@@ -106,4 +106,5 @@ class Built:
         steady = all(self.values.get(knob, off) == off for knob, off in OFF.items())
         if not (steady and self.loading.feature_cache):
             return None
-        return self.cache_folder / "feature_cache"
+        own = "" if self.loading.channel == "mean" else f"_{self.loading.channel}"
+        return self.cache_folder / f"feature_cache{own}"
