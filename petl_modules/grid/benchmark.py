@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def load_benchmark(
             made = make_jobs(folder, recipe, variant, method, seed, given)
         except UserError as error:
             raise UserError(f"{path}, {recipe['name']}: {error}") from None
-        for job in made[:1] if tiny else made:
+        for job in made:
             if job.folder in jobs:
                 raise UserError(
                     f"{path} asks twice for {job.folder.relative_to(folder)}: give "
@@ -217,14 +218,14 @@ def make_jobs(
         return Job(recipe["recipe"], told, given["processes"], task, name)
 
     if given["tiny"]:
-        known = job().config.knobs
+        known = knobs_of(recipe["recipe"], method["method"])
         less = {k: v for k, v in given["tiny"].items() if k in known}
         settings |= {k: v for k, v in less.items() if k not in given["changes"]}
     whole = job()
     folds = whole.config["folds"]
     if not folds or whole.config["fold"] is not None:
         return [whole]
-    return [job(fold=fold) for fold in folds]
+    return [job(fold=fold) for fold in (folds[:1] if given["tiny"] else folds)]
 
 
 def fitting(changes: dict, recipe: str, method: str) -> dict[str, Any]:
@@ -232,8 +233,14 @@ def fitting(changes: dict, recipe: str, method: str) -> dict[str, Any]:
     if not changes:
         return {}
     others = set(method_knobs()) - set(method_entry(method).knobs)
-    known = set(Job(recipe, (("method", method),)).config.knobs) - others
+    known = knobs_of(recipe, method) - others
     return {key: value for key, value in changes.items() if key in known}
+
+
+@cache
+def knobs_of(recipe: str, method: str) -> frozenset[str]:
+    """Every knob of a recipe."""
+    return frozenset(Job(recipe, (("method", method),)).config.knobs)
 
 
 def refuse_unused(changes: dict, jobs: Collection[Job], path: str | Path) -> None:
