@@ -5,18 +5,22 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, tiny_checkpoint
+from tiny import FAMILIES, SIZES, tiny_checkpoint
 from transformers import (
     ASTFeatureExtractor,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     ParakeetForCTC,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
     SpeechT5ForSpeechToText,
+    VoxtralConfig,
+    VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
 )
 
-from petl_modules.backbones import load_backbone
+from petl_modules.backbones import load_backbone, save_checkpoint
 from petl_modules.backbones.features import KaldiFilterbank, Memory, SpecAugment
 from petl_modules.errors import UserError
 
@@ -243,3 +247,43 @@ def test_a_filterbank_that_remembers_computes_each_clip_once():
     for order in ([0, 1, 2], [2, 0, 1], [3, 0, 4], [4, 1, 3]):
         assert torch.equal(bank(wavs[order]), expected[order])
     assert computed == [5, 3, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "whole"),
+    [
+        (Qwen2AudioConfig, "qwen2_audio", Qwen2AudioForConditionalGeneration),
+        (VoxtralConfig, "voxtral", VoxtralForConditionalGeneration),
+    ],
+)
+def test_the_ears_of_audio_language_models(config, kind, whole, tmp_path):
+    ear = {
+        "num_mel_bins": 128,
+        "max_source_positions": 100,
+        "activation_function": "gelu",
+    }
+    names = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim")
+    if kind == "voxtral":
+        names = tuple(SIZES)
+    ear |= dict(zip(names, (32, 2, 4, 48), strict=True))
+    text = {**SIZES, "vocab_size": 50, "num_key_value_heads": 4, "head_dim": 8}
+    torch.manual_seed(0)
+    model = whole(config(audio_config=ear, text_config=text)).eval()
+    model.save_pretrained(tmp_path)
+    extractor = WhisperFeatureExtractor(feature_size=128, chunk_length=2)
+    extractor.save_pretrained(tmp_path)
+    reference = getattr(model, "model", model).audio_tower
+    backbone = load_backbone(tmp_path)
+    wav = noise(2 * RATE)
+    mel = extractor(wav[0].numpy(), sampling_rate=RATE, return_tensors="pt")
+    hidden = backbone.embed(wav, torch.tensor([2 * RATE])).hidden
+    # the last frame sees silence here, the clip's end there
+    theirs = embedded_by(reference, mel.input_features)
+    torch.testing.assert_close(hidden[:, :-1], theirs[:, :-1], **CLOSE)
+    for layer in reference.layers:
+        hidden = layer(hidden, None)
+    expected = reference.layer_norm(hidden)
+    torch.testing.assert_close(backbone(wav).hidden, expected, **CLOSE)
+    save_checkpoint(backbone, tmp_path / "alone")
+    again = load_backbone(tmp_path / "alone")
+    assert torch.equal(again(wav).hidden, backbone(wav).hidden)

@@ -108,7 +108,7 @@ class Checkpoint:
                 f"({first_line(error)})."
             ) from error
 
-    def model(self, name: str) -> Any:
+    def model(self, name: str, inner: tuple[str, str] | None = None) -> Any:
         """The model of a class of transformers, in eval mode and single precision, with
         attention that knows prefixes.
 
@@ -116,6 +116,9 @@ class Checkpoint:
         ---------
         name : str
             Of the class.
+        inner : tuple of str or None
+            Where it is a part of a larger model, of which nothing else is read: the
+            name of its config within that one's, and of its weights.
 
         Raises
         ------
@@ -123,14 +126,20 @@ class Checkpoint:
             If a weight that it reads is not there.
         """
         kind: type[PreTrainedModel] = getattr(transformers, name)
+        config, mapping = self.config, WRAPPERS
+        if inner is not None:
+            config = getattr(config, inner[0], config)
+            mapping = {**WRAPPERS, rf"^(model\.)?{inner[1]}\.": ""}
         if self.pretrained:
-            model = self._pretrained(kind)
+            model = self._pretrained(kind, config, mapping)
+            if inner is not None:  # it is saved by names of its own
+                model._weight_conversions = []
         else:
             logger.warning(
                 "pretrained=False: %s is built with RANDOM weights, nothing is loaded.",
                 self.source,
             )
-            model = kind(self.config)
+            model = kind(config)
         model.float().eval()
         return model
 
@@ -189,7 +198,12 @@ class Checkpoint:
                 "%s reads the waveform: SpecAugment is off.", self.config.model_type
             )
 
-    def _pretrained(self, kind: type[PreTrainedModel]) -> PreTrainedModel:
+    def _pretrained(
+        self,
+        kind: type[PreTrainedModel],
+        config: PreTrainedConfig,
+        mapping: dict[str, str],
+    ) -> PreTrainedModel:
         if getattr(self.config, "quantization_config", None):
             raise UserError(
                 f"{self.location} is quantized (quantization_config in its "
@@ -200,9 +214,9 @@ class Checkpoint:
         try:
             loaded: Any = kind.from_pretrained(
                 self.location,
-                config=self.config,
+                config=config,
                 attn_implementation="eager",  # whatever the file says
-                key_mapping=WRAPPERS,
+                key_mapping=mapping,
                 use_safetensors=True,
                 output_loading_info=True,
             )

@@ -267,10 +267,20 @@ KINDS = {
     "unispeech-sat": ("UniSpeechSatModel", WaveformBackbone),
     "data2vec-audio": ("Data2VecAudioModel", WaveformBackbone),
 }
+BILLION = {
+    **LARGE,
+    "hidden_size": 1280,
+    "num_hidden_layers": 48,
+    "intermediate_size": 5120,
+}
 ARCHITECTURES = {
     "wav2vec2": {
         "facebook/wav2vec2-base-960h": {},
         "jonatasgrosman/wav2vec2-large-xlsr-53-english": LARGE,
+        "facebook/wav2vec2-xls-r-300m": LARGE,
+        "facebook/mms-300m": LARGE,
+        "facebook/wav2vec2-xls-r-1b": BILLION,
+        "facebook/mms-1b": BILLION,
     }
 }
 for model_type in KINDS:

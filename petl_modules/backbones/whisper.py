@@ -250,4 +250,20 @@ def load(checkpoint: Checkpoint) -> WhisperBackbone:
     )
 
 
-registry.register("whisper", load, {"whisper": {}}, writes=True)
+LARGE = {
+    "d_model": 1280,
+    "encoder_layers": 32,
+    "encoder_attention_heads": 20,
+    "encoder_ffn_dim": 5120,
+    "decoder_layers": 32,
+    "decoder_attention_heads": 20,
+    "decoder_ffn_dim": 5120,
+    "num_mel_bins": 128,
+    "vocab_size": 51866,
+}
+ARCHITECTURES = {
+    "whisper": {},
+    "openai/whisper-large-v3": LARGE,
+    "openai/whisper-large-v3-turbo": {**LARGE, "decoder_layers": 4},
+}
+registry.register("whisper", load, ARCHITECTURES, writes=True)
