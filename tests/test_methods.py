@@ -482,3 +482,42 @@ def test_what_acts_beside_a_block_reads_what_is_put_before_it(family, checkpoint
         clip = torch.randn(1, 9000, generator=generator) * 0.1
         outputs.append(model.eval()(clip).hidden)
     torch.testing.assert_close(*outputs)
+
+
+@pytest.mark.parametrize("family", ["w2v_bert", "wav2vec2_conformer", "parakeet"])
+@pytest.mark.parametrize("site", ["ffn1", "conv", "ffn"])
+def test_what_is_added_beside_a_conformers_half_step_is_added_whole(
+    checkpoints, family, site
+):
+    backbone = load_backbone(checkpoints[family])
+    model = AdaptedModel(
+        backbone, make_method("bottleneck", rank=4, site=site, layers=[-1])
+    ).eval()
+    block = backbone.points.layers[-1]
+    (adapter,) = model.petl.values()
+    torch.nn.init.normal_(adapter.up.weight)
+    seen = {}
+    outputs = {"ffn1": block.norms["mhsa"], "ffn": block.block_norm}
+    if site == "conv":
+        outputs["conv"] = block.norms["ffn"]
+    outputs[site].register_forward_pre_hook(
+        lambda module, args: seen.__setitem__("after", args[0])
+    )
+    entry = block.sites[site].module
+    entry.register_forward_pre_hook(lambda module, args: seen.__setitem__("z", args[0]))
+    wav = torch.randn(1, 9600) * 0.1
+    with torch.no_grad():
+        model(wav)
+        adapted = seen["after"]
+        backbone.serve(None)
+        backbone(wav)
+        torch.testing.assert_close(
+            adapted - seen["after"], adapter(seen["z"]), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_block_that_a_family_lacks_is_refused(checkpoints):
+    with pytest.raises(UserError, match="have no such block, but mhsa, ffn"):
+        AdaptedModel(
+            load_backbone(checkpoints["ast"]), make_method("bottleneck", site="conv")
+        )

@@ -209,7 +209,8 @@ class SiteAdapters(Method):
         The module's class, built from `hidden_size` and `knobs`.
     site : str
         Which blocks get an adapter: self-attention, feed-forward (one of them is the
-        Pfeiffer placement), both (Houlsby's), or the whole layer's output (SURE's).
+        Pfeiffer placement), both (Houlsby's), or the whole layer's output (SURE's); in
+        a Conformer also its first half step of feed-forward (ffn1) or its convolution.
     placement : str
         Whether an adapter stands beside its block or in a row with it.
     position : str
@@ -230,7 +231,7 @@ class SiteAdapters(Method):
     def __init__(
         self,
         adapter: type[nn.Module],
-        site: Literal["mhsa", "ffn", "both", "block"] = "mhsa",
+        site: Literal["mhsa", "ffn", "both", "block", "ffn1", "conv"] = "mhsa",
         placement: Literal["parallel", "sequential"] = "parallel",
         position: Literal["after", "before"] = "after",
         residual: bool = True,
@@ -240,7 +241,7 @@ class SiteAdapters(Method):
         **knobs: Any,
     ) -> None:
         super().__init__(layers, parts)
-        one_of("site", site, ("mhsa", "ffn", "both", "block"))
+        one_of("site", site, ("mhsa", "ffn", "both", "block", "ffn1", "conv"))
         one_of("placement", placement, ("parallel", "sequential"))
         one_of("position", position, ("after", "before"))
         if site == "block" and (position == "before" or not residual):
@@ -272,6 +273,11 @@ class SiteAdapters(Method):
         shared: dict[int, nn.Module] = {}  # what adapters of one size have in common
         for layer in self.chosen_layers(model):
             for site in self.sites:
+                if site not in layer.sites:
+                    raise UserError(
+                        f"site={site}: the layers of {model.source} have no such "
+                        f"block, but {', '.join(layer.sites)}."
+                    )
                 size = layer.hidden_size
                 adapter: Any = self.adapter(size, **self.adapter_knobs)
                 if hasattr(adapter, "share"):
