@@ -32,6 +32,7 @@ class Command:
 # By purpose, as `petl --help` lists them
 PURPOSES = {
     "train": {
+        "data": Command("petl_modules.data.check", "check a list of recordings"),
         "train": Command("petl_modules.train.start", "train and test by a recipe"),
         "describe": Command("petl_modules.train.describe", "what would train, no data"),
     },

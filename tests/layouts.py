@@ -382,3 +382,50 @@ def ljspeech(root):
     texts = zip(keys, SENTENCES + SENTENCES, strict=False)
     lines = [f"{key}|No. 1 {text}|{text}" for key, text in texts]
     recordings.write_lines("metadata.csv", lines)
+
+
+def fsd50k(root):
+    """Three labels, one of them within another, and one clip that is empty and one
+    missing."""
+    recordings, rows = Recordings(root), {"dev": [], "eval": []}
+    labels = ("Bark", "Bark,Dog", "Rain")
+    for number in range(24):
+        part, own = ("eval" if number % 4 == 3 else "dev"), number % 3
+        recordings.write(f"FSD50K.{part}_audio/{number}.wav", 3 * own)
+        split = {2: "val"}.get(number % 4, "train")
+        row = (number, labels[own], "/m/0,/m/1", split)
+        rows[part].append(row if part == "dev" else row[:3])
+    recordings.write_empty("FSD50K.dev_audio/0.wav")
+    (root / "FSD50K.dev_audio" / "1.wav").unlink()
+    truth = "FSD50K.ground_truth"
+    columns = ("fname", "labels", "mids", "split")
+    recordings.write_table(f"{truth}/dev.csv", columns, rows["dev"])
+    recordings.write_table(f"{truth}/eval.csv", columns[:3], rows["eval"])
+    names = ("Bark", "Dog", "Rain")
+    lines = [f"{i},{name},/m/{i}" for i, name in enumerate(names)]
+    recordings.write_lines(f"{truth}/vocabulary.csv", lines)
+
+
+def audioset(root):
+    """Lists with comments, of clips whose names begin with a Y or not; several are not
+    there any more, and one is empty. A label has a comma, one has no clips."""
+    recordings = Recordings(root)
+    names = ("Speech", "Male speech, man speaking", "Bark", "Purr")
+    columns = ("index", "mid", "display_name")
+    rows = [(i, f"/m/{i}", name) for i, name in enumerate(names)]
+    recordings.write_table("class_labels_indices.csv", columns, rows)
+    for name, count in (("balanced_train_segments", 24), ("eval_segments", 6)):
+        lines = [
+            "# Segments csv",
+            "# num_ytids=9",
+            "# YTID, start_seconds, end_seconds",
+        ]
+        for number in range(count):
+            video = f"-{name[0]}_{number:02d}"
+            own = ("/m/0,/m/1", "/m/0", "/m/2")[number % 3]
+            lines.append(f'{video}, 30.000, 40.000, "{own}"')
+            stem = video if number % 2 else f"Y{video}"
+            recordings.write(f"{name}/{stem}.wav", 2 * (number % 3))
+        lines.append('gone, 0.000, 10.000, "/m/0"')
+        recordings.write_lines(f"{name}.csv", lines)
+    recordings.write_empty("balanced_train_segments/Y-b_00.wav")

@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, tone
+from conftest import ROOT, run_here, tone
+from tiny import tiny_speech_base, tiny_writer
 
 from petl_modules.data.own import read_own
 from petl_modules.data.own_columns import Columns
@@ -362,3 +363,64 @@ def test_numbers_are_said_in_the_language(folder):
     )
     with pytest.raises(UserError, match="language=xx"):
         verbalized("1", "xx")
+
+
+# Runs of the tasks that write and speak
+
+
+def texts(folder):
+    """A table of texts by two voices in three splits."""
+    lines = ["path,text,split,label"]
+    for number, name in enumerate(names(folder)):
+        split = {3: "dev", 7: "dev", 2: "test", 6: "test"}.get(number, "train")
+        lines.append(f"{name},Go on 2,{split},{name[6]}")
+    return table(folder, lines, "texts.csv")
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "labels"),
+    [
+        ("ctc", "word_error_rate", ["<blank>", *"gnotw\u2581"]),
+        ("seq2seq", "word_error_rate", None),
+        ("tts", "mcd", ["a", "b"]),
+    ],
+)
+def test_texts_and_voices_are_learnt_from_one_table(
+    folder, checkpoints, tmp_path, task, metric, labels
+):
+    pytest.importorskip("num2words")
+    source = {"ctc": lambda: checkpoints["wav2vec2"], "seq2seq": tiny_writer}.get(task)
+    if task == "tts":
+        source = tiny_speech_base
+    home = tmp_path / "source"
+    home.mkdir()
+    run_here(
+        "OwnData",
+        f"--data={texts(folder)}",
+        f"--task={task}",
+        f"--source={source() if task == 'ctc' else source(home)}",
+        f"--output_folder={tmp_path / 'out'}",
+        "--method=bitfit",
+        "--number_of_epochs=1",
+        "--batch_size=4",
+        *(() if task == "seq2seq" else ("--verbalize=True",)),
+    )
+    (path,) = (tmp_path / "out").glob("**/results.json")
+    result = json.loads(path.read_text())
+    assert result["metrics"]["test"][metric] >= 0
+    assert result["clips"] == {"train": 8, "valid": 2, "test": 2}
+    info = json.loads((path.parent / "adapter.json").read_text())["info"]
+    assert info["labels"] == labels
+
+
+def test_the_command_line_says_what_is_wrong_before_training(folder, tmp_path, capsys):
+    lines = ["path,label", "clips/a_00.wav,x", "clips/a_00.wav,x"]
+    for arguments, said in (
+        ((), "error: --data=TABLE names a csv"),
+        (("--task=speech",), "task=speech is unknown: choose classification or tags"),
+        ((f"--data={table(folder, lines)}",), "line 3, repeats clips/a_00.wav"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run_here("OwnData", f"--output_folder={tmp_path}", *arguments)
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err

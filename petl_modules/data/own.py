@@ -4,7 +4,7 @@ labels, a text, a voice."""
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,22 +71,26 @@ def read_own(data: str | Path, columns: Columns, task: str | None = None) -> Own
     """
     listed = read_rows(data, columns.path_column)
     named = with_columns(listed, columns, task)
-    folder = Path(os.path.abspath(columns.clip_folder or listed.folder))
+    home = Path(columns.clip_folder or listed.folder).expanduser()
+    folder = Path(os.path.abspath(home))
     if not folder.is_dir():
         raise UserError(f"There is no clip_folder {columns.clip_folder}.")
     found = OwnData(listed.name, complaints=list(listed.complaints))
     found.divided = "split" in named
     reader = Reader(folder, columns, named, task)
-    seen: dict[Path, list[Row]] = {}
+    seen: dict[str, Row] = {}
     for place, values in listed.rows:
         try:
             row = reader.row(place, values)
-            refuse_again(row, seen.setdefault(row.file, []))
+            if row.key in seen:
+                before = seen[row.key].place
+                raise UserError(f"{row.place}, repeats {row.key} of {before}.")
         except UserError as complaint:
             found.complaints.append(str(complaint))
             continue
-        seen[row.file].append(row)
+        seen[row.key] = row
         found.rows.append(row)
+    found.complaints += overlaps(found.rows)
     if task in ("classification", "tags"):
         leave_out_rare(found, columns, task)
     if found.divided:
@@ -97,17 +101,25 @@ def read_own(data: str | Path, columns: Columns, task: str | None = None) -> Own
 # Helpers
 
 
-def refuse_again(row: Row, others: Sequence[Row]) -> None:
-    """Raise a UserError for a recording that another row has, or a part of it that
-    another split hears."""
-    for other in others:
-        if row.key == other.key:
-            raise UserError(f"{row.place}, repeats {row.key} of {other.place}.")
-        if row.split != other.split and row.overlaps(other):
-            raise UserError(
-                f"{row.place}, is in {row.split} and overlaps {other.place}, which is "
-                f"in {other.split}."
-            )
+def overlaps(rows: Iterable[Row]) -> list[str]:
+    """A sentence for every row whose part of a recording another split hears too."""
+    by_file: dict[Path, list[Row]] = {}
+    for row in rows:
+        by_file.setdefault(row.file, []).append(row)
+    found = []
+    for parts in by_file.values():
+        latest: dict[str | None, Row] = {}  # of each split, what ends last so far
+        for row in sorted(parts, key=lambda row: row.start):
+            for split, other in latest.items():
+                if split != row.split and row.start < other.stop:
+                    found.append(
+                        f"{row.place}, is in {row.split} and overlaps {other.place}, "
+                        f"which is in {split}."
+                    )
+                    break
+            if row.split not in latest or row.stop > latest[row.split].stop:
+                latest[row.split] = row
+    return found
 
 
 def leave_out_rare(found: OwnData, columns: Columns, task: str) -> None:
@@ -135,8 +147,9 @@ def leave_out_rare(found: OwnData, columns: Columns, task: str) -> None:
 
 
 def unheard(rows: Iterable[Row], task: str | None) -> list[str]:
-    """A sentence for every held-out row with a class or label that never trains."""
-    if task not in ("classification", "tags"):
+    """A sentence for every held-out row with a class, label or voice that never
+    trains."""
+    if task not in ("classification", "tags", "tts"):
         return []
     rows = list(rows)
     heard = {x for row in rows if row.split == "train" for x in labels_of(row, task)}

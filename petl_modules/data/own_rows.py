@@ -51,10 +51,10 @@ class Row:
         """The recording, or the part of it, as manifests name it."""
         return part_of(self.file, self.start, self.end)
 
-    def overlaps(self, other: "Row") -> bool:
-        """Whether a part of one file is in both."""
-        mine, theirs = self.end or math.inf, other.end or math.inf
-        return self.start < theirs and other.start < mine
+    @property
+    def stop(self) -> float:
+        """Where it ends; infinite where the recording does."""
+        return math.inf if self.end is None else self.end
 
 
 @dataclass(frozen=True)

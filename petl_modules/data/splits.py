@@ -238,8 +238,11 @@ class Labelled:
 
 
 def labels_of(entry: Mapping[str, Any]) -> set[str]:
-    """An entry's class, or its labels; none of one that has a text."""
-    return {entry["label"]} if "label" in entry else set(entry.get("labels", ()))
+    """An entry's class or speaker, or its labels; none of one that has only a text."""
+    for key in ("label", "speaker"):
+        if key in entry:
+            return {entry[key]}
+    return set(entry.get("labels", ()))
 
 
 def by_label(entries: Entries, count: int) -> dict[str, list[str]]:

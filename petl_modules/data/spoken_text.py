@@ -54,13 +54,13 @@ class SpokenText(Section):
         checkpoint of one language knows.
     verbalize : bool
         Whether digits and signs are written as words of that language.
-    normalize : bool
+    normalize_text : bool
         Whether ctc learns small letters, digits and apostrophes alone.
     """
 
     language: str | None = None
     verbalize: bool = False
-    normalize: bool = True
+    normalize_text: bool = True
 
     def row(self, row: Row, plain: bool) -> Row:
         """A row with its text as it is learnt; `plain` for letters alone.
@@ -73,7 +73,7 @@ class SpokenText(Section):
         language, text = self.language or "en", row.text or ""
         if self.verbalize:
             text = verbalized(text, language)
-        if plain and self.normalize:
+        if plain and self.normalize_text:
             text = normalized(text, language)
         if not text:
             raise UserError(f"{row.place}, has a text without letters: {row.text}.")

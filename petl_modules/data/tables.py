@@ -90,6 +90,41 @@ def read_table(path: str | Path, columns: Iterable[str]) -> list[tuple[str, dict
     return rows
 
 
+def read_records(
+    path: str | Path, comment: str | None = None
+) -> list[tuple[str, list[str]]]:
+    """The rows of a csv file without a heading.
+
+    Arguments
+    ---------
+    path : str or Path
+        As of `read_text`.
+    comment : str or None
+        What lines begin with that are no rows.
+
+    Returns
+    -------
+    list of tuple
+        `(place, values)`; blanks around values are no part of them.
+
+    Raises
+    ------
+    UserError
+        For a file that is missing or damaged.
+    """
+    stream = io.StringIO(read_text(path), newline="")
+    reader = csv.reader(stream, skipinitialspace=True)
+    try:
+        rows = [
+            (f"{path}, line {reader.line_num}", [value.strip() for value in row])
+            for row in reader
+            if row and not (comment and row[0].startswith(comment))
+        ]
+    except csv.Error as error:
+        raise UserError(f"{path} is damaged: it is no csv file ({error}).") from None
+    return rows
+
+
 def whole_number(
     place: str,
     row: Mapping[str, str],

@@ -55,7 +55,7 @@ TINY = {
     "precision": "fp32",
     "skip_broken": True,
 }
-PATHS = ("data_folder", "source")
+PATHS = ("data_folder", "data", "clip_folder", "source")
 IN_RUN_NAME = ("few_shot", "method", "task")
 
 

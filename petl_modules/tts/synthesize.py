@@ -20,6 +20,7 @@ from petl_modules.backbones import load_backbone
 from petl_modules.console import Parser, positive
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.turns import Turns
+from petl_modules.data.spoken_text import verbalized
 from petl_modules.errors import UserError, known_device
 from petl_modules.files import SHIPPED, whole
 from petl_modules.tts.config import CONFIG
@@ -198,10 +199,14 @@ def main(argv: list[str] | None = None) -> None:
     add("--pace", type=positive, default=1.0, help=pace)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, help="Where to compute (%(default)s).")
+    language = "Write digits and signs as words of this language, such as en."
+    add("--verbalize", metavar="LANGUAGE", help=language)
     page = "Write a page with players and spectrograms: --out names its folder."
     add("--page", action="store_true", help=page)
     options = parser.parse_args(argv)
     adapters = [options.first, *options.adapter]
+    if options.verbalize:
+        options.texts = [verbalized(t, options.verbalize) for t in options.texts]
     if options.page:
         return print_page(options, adapters)
     paths = sound_files(options.out, adapters, options.texts)

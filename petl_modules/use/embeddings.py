@@ -117,12 +117,17 @@ def embeddings(
         ids += batch.id
         bar.update(len(batch.id))
     bar.close()
-    labels = [str(entries[key].get("label", "")) for key in ids]
+    labels = [label_of(entries[key]) for key in ids]
     return {
         "ids": np.array(ids),
         "labels": np.array(labels),
         "embeddings": np.concatenate(rows),
     }
+
+
+def label_of(entry: dict[str, Any]) -> str:
+    """What a recording is coloured by: its label, or all that it has."""
+    return str(entry.get("label", " + ".join(entry.get("labels", ()))))
 
 
 def picture(vectors: np.ndarray, labels: np.ndarray, projection: Projection) -> Figure:

@@ -100,6 +100,8 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
         raise UserError("torch made no graph of this adapter.")
     model = program.model_proto
     facts = {"labels": json.dumps(loaded.info["labels"]), "sample_rate": str(rate)}
+    if "thresholds" in loaded.info:
+        facts["thresholds"] = json.dumps(loaded.info["thresholds"])
     if longest is not None:
         cut_clips(onnx, model, longest)
         facts["max_duration"] = str(seconds)

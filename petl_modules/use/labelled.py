@@ -144,13 +144,18 @@ def read_listed(path: Path) -> Entries:
         columns = replace(columns, path_column=WAV)
     own = read_own(path, columns)
     own.refuse()
-    return {os.path.relpath(row.wav, path.parent): entry_of(row) for row in own.rows}
+    tags = any(row.labels for row in own.rows)
+    return {
+        os.path.relpath(row.wav, path.parent): entry_of(row, tags) for row in own.rows
+    }
 
 
-def entry_of(row: Row) -> dict[str, Any]:
-    """What is known of a recording."""
-    said = {"label": row.label, "labels": list(row.labels), "text": row.text}
-    known = {key: value for key, value in said.items() if value}
+def entry_of(row: Row, tags: bool) -> dict[str, Any]:
+    """What is known of a recording; with `tags` also that it has none of them."""
+    said = {"label": row.label, "text": row.text}
+    known: dict[str, Any] = {key: value for key, value in said.items() if value}
+    if tags:
+        known["labels"] = list(row.labels)
     if not known:
         raise UserError(f"{row.place}, has no label, labels or text to judge by.")
     return plain(Path("/"), {"wav": row.wav, **known})

@@ -68,8 +68,8 @@ class Loaded:
         values = [round(float(p), 6) for p in output]
         chances = dict(zip(self.labels, values, strict=True))
         if self.gives == "labels":
-            least = dict(zip(self.labels, self.thresholds, strict=True))
-            given = [label for label in chances if chances[label] >= least[label]]
+            trio = zip(self.labels, output.tolist(), self.thresholds, strict=True)
+            given = [label for label, chance, least in trio if chance >= least]
             given.sort(key=lambda label: -chances[label])
             return {"labels": given, "probabilities": chances}
         best = int(output.argmax())

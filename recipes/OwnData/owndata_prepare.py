@@ -2,7 +2,7 @@
 
 from petl_modules import data
 from petl_modules.data.own import read_own
-from petl_modules.data.own_columns import Columns, OwnTask
+from petl_modules.data.own_columns import LEARNS, Columns, OwnTask
 from petl_modules.data.own_splits import Division
 from petl_modules.data.spoken_text import SpokenText
 from petl_modules.data.units import with_units
@@ -56,7 +56,7 @@ def prepare_owndata(
     own = read_own(data, columns, task)
     own.refuse()
     own.say_left_out()
-    if task in ("ctc", "tts"):
+    if LEARNS[task] == "text":
         own.rows = [spoken.row(row, plain=task == "ctc") for row in own.rows]
     splits = division.of_rows(own, task)
     if task == "ctc":
