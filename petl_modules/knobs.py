@@ -82,7 +82,10 @@ def knobs_of(factory: Callable | functools.partial, section: str = "") -> dict:
     function, bound = factory, {}
     while isinstance(function, functools.partial):
         function, bound = function.func, {**function.keywords, **bound}
-    said = meanings(inspect.getdoc(function) or "")
+    said: dict[str, str] = {}
+    owners = inspect.getmro(function) if inspect.isclass(function) else (function,)
+    for owner in reversed(owners):  # what takes what another does says only the rest
+        said |= meanings(inspect.cleandoc(owner.__doc__ or ""))
     hints = kinds_of(function)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():

@@ -212,27 +212,7 @@ class ClassificationHead(Head):
 
 
 class TagHead(ClassificationHead):
-    """As `ClassificationHead`, for labels of which a clip may have several, or none.
-
-    Arguments
-    ---------
-    hidden_size : int
-        Size of the tokens.
-    num_classes : int
-    pooling : str
-        Which valid tokens are averaged: all, cls (that one alone), prompts, speech
-        (all but special tokens and prompts), prompts+speech.
-    weighted_sum : bool
-        Whether a softmax-weighted sum of all layers' outputs is learned (as SUPERB
-        does), instead of reading the last.
-    num_layers : int or None
-        Transformer layers of the backbone, for `weighted_sum`.
-    projector_size : int or None
-        Size of a linear projection before the classifier, as in SURE; null for none.
-    normalize_layers : bool
-        Whether every token of the layers below the last is standardised before
-        weighted_sum, which SUPERB does not.
-    """
+    """As `ClassificationHead`, for labels of which a clip may have several, or none."""
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ class Demo:
             message = gradio.Textbox(label="Message", interactive=False)
             with gradio.Row():
                 classes = gradio.Label(
-                    label="Classes", num_top_classes=10, visible="label" in gives
+                    label="Classes", num_top_classes=10, visible=gives != {"text"}
                 )
                 text = gradio.Textbox(
                     label="Text", interactive=False, visible="text" in gives
