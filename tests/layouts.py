@@ -318,6 +318,26 @@ def fleurs(root):
     (root / "audio/train/0174567890123.wav").unlink()
 
 
+def commonvoice(root):
+    """One language, as it is unpacked; its sentences have quotes and commas."""
+    recordings = Recordings(root)
+    recordings.formats = itertools.cycle({"rate": f["rate"]} for f in FORMATS)  # mp3
+    texts = ("\u201cAbba!\u201d", 'Bee, "abba".')
+    columns = "client_id\tpath\tsentence_id\tsentence\tup_votes\tlocale"
+    everything = []
+    for part, count in {"train": 18, "dev": 2, "test": 2}.items():
+        lines = []
+        for i in range(count):
+            name = f"common_voice_en_{part}{i:02d}.mp3"
+            recordings.say(f"clips/{name}", texts[i % 2])
+            lines.append(f"{part}{i % 3}\t{name}\t{i:x}\t{texts[i % 2]}\t2\ten")
+        recordings.write_lines(f"{part}.tsv", [columns, *lines])
+        everything += lines
+    recordings.write_lines("validated.tsv", [columns, *everything])
+    recordings.write_empty("clips/common_voice_en_train16.mp3")
+    (root / "clips/common_voice_en_train17.mp3").unlink()
+
+
 def snips(root):
     """Two intents and two slots by one voice of each split, and by a voice of the
     training split that others were chosen over."""

@@ -274,6 +274,33 @@ def test_fleurs_is_read_by_language(tree, tmp_path):
         prepare(tmp_path, language=None, **SPELT)
 
 
+def test_common_voice_is_read_by_its_lists(tree, tmp_path):
+    sentences, units = (
+        prepare_function("CommonVoice", name)
+        for name in ("prepare_sentences", "prepare_units")
+    )
+    folder = tree("CommonVoice")
+    splits, labels = sentences(folder)
+    assert labels is None and [len(splits[s]) for s in splits] == [18, 2, 2]
+    said = [entry["text"] for entry in splits["valid"].values()]
+    assert said == ["\u201cAbba!\u201d", 'Bee, "abba".']
+    splits, labels = units(folder, language="en", **SPELT)
+    assert labels == ["<blank>", *"abe\u2581"]
+    assert [e["text"] for e in splits["valid"].values()] == ["abba", "bee abba"]
+    wider, _ = sentences(folder, train_list="validated")
+    assert not set(wider["train"]) & {*wider["valid"], *wider["test"]}
+    assert len(wider["train"]) == 18
+    (tmp_path / "clips").mkdir()
+    for rows, message in (
+        ("path\tsentence\na.mp3\t\n", "line 2 has no sentence"),
+        ("path\tsentence\na.mp3\tGo.\na.mp3\tGo.\n", "line 3 repeats a.mp3"),
+        ("path\ntext\n", "lacks the columns sentence"),
+    ):
+        (tmp_path / "train.tsv").write_text(rows)
+        with pytest.raises(UserError, match=message):
+            sentences(tmp_path)
+
+
 def test_snips_marks_slots_and_intents(tree, tmp_path):
     prepare = prepare_function("SNIPS")
     voices = {"valid_speakers": ["Amy"], "test_speakers": ["Emma"], **SPELT}

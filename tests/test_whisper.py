@@ -501,3 +501,16 @@ def test_the_recipe_refuses_what_is_no_whisper(tree, checkpoints, tmp_path, caps
     with pytest.raises(SystemExit):
         run_here(RECIPE, *arguments(tree, checkpoints["wav2vec2"], tmp_path))
     assert "give a Whisper or Moonshine checkpoint as source" in capsys.readouterr().err
+
+
+def test_common_voice_adapts_a_whisper_of_several_languages(tmp_path):
+    folder = tmp_path / "en"
+    folder.mkdir()
+    layouts.commonvoice(folder)
+    writer = tiny_writer(tmp_path / "writer", language="en")
+    out = tmp_path / "out"
+    run_here("CommonVoice", *arguments(folder, writer, out), "--number_of_epochs=1")
+    (path,) = out.glob("**/results.json")
+    result = json.loads(path.read_text())
+    assert result["clips"] == {"train": 16, "valid": 2, "test": 2}
+    assert result["metrics"]["test"]["word_error_rate"] >= 0

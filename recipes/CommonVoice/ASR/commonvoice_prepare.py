@@ -1,0 +1,1 @@
+../commonvoice_prepare.py
