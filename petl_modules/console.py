@@ -5,6 +5,7 @@ import argparse
 import difflib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,10 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from petl_modules.errors import UserError
+
+# What torch says where there is no memory left, on a CPU and on a GPU
+NO_ROOM = re.compile("can't allocate memory|out of memory")
+SMALLER = "lower batch_size or the length of clips, or take a smaller model"
 
 
 def quiet() -> None:
@@ -86,12 +91,23 @@ def refusing() -> Iterator[None]:
         # what Python flushes at its end must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_ROOM.search(str(error)):
+            raise
+        print(f"error: There is not enough memory: {SMALLER}.", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # of a place that somebody named
+        if error.filename is None or error.strerror is None:
+            raise
+        place = one_line(os.fsdecode(error.filename))
+        print(f"error: {place} cannot be used: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
 
 
-def one_line(error: Exception) -> str:
-    """A complaint on one line, whatever names it quotes: what would end the line or
+def one_line(said: object) -> str:
+    """A complaint or a name on one line, whatever it quotes: what would end the line or
     cannot be shown is escaped."""
-    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in str(said))
     return "".join(shown)
 
 
@@ -150,10 +166,14 @@ class Parser(argparse.ArgumentParser):
         """
         args = sys.argv[1:] if args is None else list(args)
         for argument in args:
-            name = argument.partition("=")[0]
+            name, is_set, value = argument.partition("=")
             if name == "--":
                 break
-            if name.startswith("--") and name not in self._option_string_actions:
+            option = name.startswith("--")
+            if not argument or (option and is_set and not value):
+                said = f"{name} is" if option else "There is an argument that is"
+                raise UserError(f"{said} empty: is a variable of the shell not set?")
+            if option and name not in self._option_string_actions:
                 self.refuse(name)
         found, others = self.parse_known_args(args, namespace)
         if others:
@@ -184,6 +204,13 @@ def above_zero(text: str) -> int:
     """A whole number of at least 1, as the type of an option."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """A port of TCP, as the type of an option."""
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port: they go from 1 to 65535")
     return int(text)
 
 

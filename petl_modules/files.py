@@ -62,6 +62,7 @@ def whole(path: str | Path) -> Iterator[Path]:
         If the disk is full or the folder cannot be written to.
     """
     path = Path(path)
+    refuse_folder(path)
     make_folder(path.parent)
     partial = path.with_name(f".{uuid4().hex[:12]}.partial{path.suffix}")
     try:
@@ -146,6 +147,12 @@ def lock(
             busy()
             fcntl.flock(held, fcntl.LOCK_EX)
         yield held
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise a UserError for what is to be a file and is a folder."""
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder: name a file.")
 
 
 def refuse_full(folder: Path) -> None:

@@ -96,6 +96,8 @@ Layers = Annotated[list[int], Items(1)]
 Names = Annotated[list[str], Items(1)]
 Parts = Annotated[list[Literal["encoder", "decoder"]], Items(1)]
 
+# What ruamel says of a text that is no yaml, or of one that is too deep for it
+NO_YAML = (YAMLError, ValueError, RecursionError)
 NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 PLURALS = {int: "whole numbers", float: "numbers", bool: "True or False", str: "words"}
 
@@ -286,5 +288,5 @@ def read_yaml(name: str, text: str, kind: str = "safe") -> Any:
     """A yaml value."""
     try:
         return YAML(typ=kind, pure=True).load(text)
-    except (YAMLError, ValueError):
+    except NO_YAML:
         raise UserError(f"{name} is no yaml value.") from None

@@ -23,6 +23,9 @@ FORMATS = (
 )
 
 
+FILMS = 4  # dialogs of MELD that are films
+
+
 class Recordings:
     """Writes tones under a root; each file has the next of the odd formats."""
 
@@ -40,18 +43,12 @@ class Recordings:
             soundfile.write(path, np.stack([audio] * channels, 1), rate)
 
     def say(self, name, text):
-        """A fifth of a second for each letter: a tone that ends in silence, or silence
-        alone for a space."""
+        """The sound of a text."""
         options = {"channels": 1, **next(self.formats)}
         rate, channels = options.pop("rate"), options.pop("channels")
-        time = np.arange(rate // 5) / rate
-        letters = "".join(c for c in text.lower() if c.isalpha() or c == " ")
-        pitches = [0 if c == " " else 400 * (1 + ord(c) % 8) for c in letters]
-        loud = 0.3 * (time < 0.14)
-        sound = np.concatenate([loud * np.sin(2 * np.pi * p * time) for p in pitches])
-        sound += 0.01 * np.random.default_rng(0).standard_normal(len(sound))
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        sound = spoken(text, rate)
         soundfile.write(path, np.stack([sound] * channels, 1), rate, **options)
 
     def write_empty(self, name):
@@ -60,18 +57,19 @@ class Recordings:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, np.zeros(0), 16000)
 
-    def write_film(self, name, pitch=0, seconds=0.5):
-        """A video with a stereo sound track."""
+    def write_film(self, name, pitch=0, seconds=0.5, text=None):
+        """A video with a stereo sound track, of a tone or of a text."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        time = np.arange(int(48000 * seconds), dtype=np.float32) / 48000
+        time = np.arange(int(48000 * seconds)) / 48000
         wave = 0.3 * np.sin(2 * np.pi * 300 * 2 ** (pitch % 7 / 2) * time)
+        wave = (wave if text is None else spoken(text, 48000)).astype(np.float32)
         with av.open(str(path), "w") as film:
             picture = film.add_stream("mpeg4", rate=10)
             picture.width = picture.height = 32
             picture.pix_fmt = "yuv420p"
             sound = film.add_stream("aac", rate=48000, layout="stereo")
-            for _ in range(int(10 * seconds)):
+            for _ in range(10 * len(wave) // 48000):
                 grey = np.full((32, 32, 3), 128, np.uint8)
                 film.mux(picture.encode(av.VideoFrame.from_ndarray(grey)))
             frame = av.AudioFrame.from_ndarray(
@@ -95,6 +93,17 @@ class Recordings:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes("".join(line + ends for line in lines).encode(encoding))
+
+
+def spoken(text, rate):
+    """A fifth of a second for each letter: a tone that ends in silence, or silence
+    alone for a space."""
+    time = np.arange(rate // 5) / rate
+    letters = "".join(c for c in text.lower() if c.isalpha() or c == " ")
+    pitches = [0 if c == " " else 400 * (1 + ord(c) % 8) for c in letters]
+    loud = 0.3 * (time < 0.14)
+    sound = np.concatenate([loud * np.sin(2 * np.pi * p * time) for p in pitches])
+    return sound + 0.01 * np.random.default_rng(0).standard_normal(len(sound))
 
 
 def esc50(root):
@@ -233,25 +242,27 @@ def esd(root):
 
 
 def meld(root):
-    """Films of two emotions; the test clips as wav files."""
+    """Films of two emotions; the test clips, and some that train, as wav files in all
+    formats: who trains on films alone does not know those that it is tested on."""
     recordings = Recordings(root)
     columns = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID"
     folders = {
-        "train": ("train/train_splits", 4),
+        "train": ("train/train_splits", 9),
         "dev": ("dev_splits_complete", 2),
         "test": ("output_repeated_splits_test", 2),
     }
     for part, (folder, dialogs) in folders.items():
         rows = []
-        for dialog, (place, emotion) in itertools.product(
-            range(dialogs), enumerate(("joy", "neutral"))
+        lines = (("joy", "Oh, no"), ("neutral", "No. Oh, no!"))
+        for dialog, (place, (emotion, text)) in itertools.product(
+            range(dialogs), enumerate(lines)
         ):
-            rows.append((1, "Oh, no", "Ross", emotion, "positive", dialog, place))
+            rows.append((1, text, "Ross", emotion, "positive", dialog, place))
             name = f"{folder}/dia{dialog}_utt{place}"
-            if part == "test":
-                recordings.write(f"{name}.wav", 3 * place, seconds=1)
+            if part == "test" or dialog >= FILMS:
+                recordings.say(f"{name}.wav", text)
             else:
-                recordings.write_film(f"{name}.mp4", 3 * place, seconds=1)
+                recordings.write_film(f"{name}.mp4", text=text)
         where = "train/" if part == "train" else ""
         table = f"{where}{part}_sent_emo.csv"
         recordings.write_table(table, columns.split(","), rows)

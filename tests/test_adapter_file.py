@@ -177,13 +177,15 @@ def test_damaged_files_are_refused(adapter, tmp_path):
         read_adapter(adapter)
     path.write_bytes(whole)
     settings = adapter / "adapter.json"
-    settings.write_text(settings.read_text()[:100])
+    whole_settings = settings.read_text()
+    settings.write_text(whole_settings[:100])
     with pytest.raises(UserError, match="damaged"):
         read_adapter(adapter)
     settings.write_text("[]")
     with pytest.raises(UserError, match="lacks"):
         read_adapter(adapter)
-    for text in ("[" * 100_000, " " * 2**24):
+    twice = whole_settings.replace('"format"', '"format": 1, "format"')
+    for text in ("[" * 100_000, " " * 2**24, twice):
         settings.write_text(text)
         with pytest.raises(UserError, match="damaged"):
             read_adapter(adapter)

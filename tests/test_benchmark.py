@@ -119,7 +119,8 @@ def test_no_yaml_and_no_code(tmp_path):
     file = tmp_path / "grid.yaml"
     with pytest.raises(UserError, match="There is no file"):
         load_benchmark(file)
-    for text in ("recipes: [", "!!python/object/apply:os.getcwd []"):
+    odd = ("[" * 9999, "seeds: " + "1" * 9999, "\0")
+    for text in ("recipes: [", "!!python/object/apply:os.getcwd []", *odd):
         file.write_text(text)
         with pytest.raises(UserError, match="is no yaml"):
             load_benchmark(file)

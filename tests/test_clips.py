@@ -1,6 +1,7 @@
 """Clips are looked at once for all runs, and only those that are used."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -145,6 +146,14 @@ def test_held_out_clips_that_train_are_refused(tmp_path, splits):
         prepare(tmp_path, splits)
     splits["valid"] = dict(splits["train"])
     with pytest.raises(UserError, match=r"holds 12 of the clips .* such as a0"):
+        prepare(tmp_path, splits)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_held_out_clips_that_train_by_another_name_are_refused(tmp_path, splits, link):
+    link(splits["train"]["b0"]["wav"], tmp_path / "other.wav")
+    splits["test"] |= {"x": {**splits["train"]["b0"], "wav": f"{tmp_path}/other.wav"}}
+    with pytest.raises(UserError, match="test split holds 1 of the clips that train"):
         prepare(tmp_path, splits)
 
 

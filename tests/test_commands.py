@@ -126,12 +126,33 @@ def test_a_parser_refuses_in_one_sentence():
     parser = console.Parser("It does.", prog="petl it")
     parser.add_argument("folder")
     parser.add_argument("--size", type=console.above_zero, default=3)
+    parser.add_argument("--port", type=console.port)
     for argv, words in (
         ([], "The following arguments are required: folder; see petl it --help."),
         (["a", "b"], "b is one too many; see petl it --help."),
         (["a", "--size=0"], "Argument --size: 0 is no whole number above 0; see"),
         (["a", "--size=x"], "Argument --size: x is no whole number above 0; see"),
+        (["a", "--port=0"], "Argument --port: 0 is no port: they go from 1 to 65535"),
+        (["a", "--port=65536"], "65536 is no port"),
+        (["a", "--size="], "--size is empty: is a variable of the shell not set?"),
+        ([""], "There is an argument that is empty: is a variable"),
     ):
         with pytest.raises(UserError, match=words):
             parser.parse_args(argv)
     assert parser.parse_args(["a", "--size", "2"]).size == 2
+
+
+def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "a\nfile").touch()
+    for place, words in (("a\nfile/x", "Not a directory"), ("no/x", "No such file")):
+        with pytest.raises(SystemExit) as stop, console.refusing():
+            (tmp_path / place).write_text("")
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and error.startswith("error: ")
+        assert words in error and error.count("\n") == 1
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried")):
+        with pytest.raises(SystemExit), console.refusing():
+            raise error
+        assert "error: There is not enough memory: lower" in capsys.readouterr().err
+    with pytest.raises(OSError), console.refusing():  # what is nobody's mistake
+        raise OSError("no place")

@@ -140,7 +140,52 @@ def test_linked_classes_and_clips_are_not_lost(tmp_path):
     assert len(found) == 11 and "cat/gone.wav" in found  # missing, as its check says
 
 
+def test_a_name_is_one_class_in_both_forms_of_its_accent(tmp_path):
+    forms = {"train": "cafe\u0301", "test": "caf\u00e9"}  # of macOS, and all others
+    for part, name in forms.items():
+        folders(tmp_path / part, name, "bar")
+    splits, labels = prepare_function("AudioFolder")(tmp_path, tmp_path)
+    assert labels == ["bar", "caf\u00e9"]
+    assert {e["label"] for e in splits["test"].values()} == {*labels}
+
+
+@pytest.mark.parametrize("twin", ["Dog", "dog "])
+def test_classes_of_almost_the_same_name_are_said(tmp_path, twin, caplog):
+    folders(tmp_path, "dog", twin, "cat")
+    prepare_function("AudioFolder")(tmp_path, tmp_path)
+    first, second = sorted(("dog", twin))
+    assert f"{first} and {second} are taken for two classes" in caplog.text
+
+
+def test_what_archives_leave_behind_is_no_clip(tmp_path):
+    folders(tmp_path, "dog", "cat")
+    for name in ("__MACOSX/dog/._0.wav", "dog/._0.wav", "dog/Thumbs.db", ".DS_Store"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    splits, labels = prepare_function("AudioFolder")(tmp_path, tmp_path)
+    assert labels == ["cat", "dog"] and sum(map(len, splits.values())) == 10
+
+
 # Texts
+
+
+def test_quotes_that_a_converter_misread_are_quotes(tmp_path):
+    layouts.meld(tmp_path)
+    table = tmp_path / "dev_sent_emo.csv"
+    text = table.read_text(encoding="utf-8").replace("Oh, no", "He\x92s in", 1)
+    table.write_text(text, encoding="utf-8")
+    splits, _ = prepare_function("MELD", "prepare_text")(tmp_path, **SPELT)
+    assert splits["valid"]["dia0_utt0"]["text"] == "he's in"
+
+
+def test_only_turns_of_a_speaker_are_turns(tmp_path):
+    layouts.iemocap(tmp_path)
+    turns = tmp_path / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
+    text = turns.read_text()
+    for odd in ("Ses01", "Ses01F_impro01_X000"):
+        turns.write_text(text.replace("Ses01F_impro01_F000", odd))
+        splits, _ = prepare_function("IEMOCAP")(tmp_path, fold=1)
+        assert sum(map(len, splits.values())) == 99
 
 
 def test_line_separators_within_texts_part_no_lines(tmp_path):

@@ -51,6 +51,8 @@ def test_refusals(checkpoints, tmp_path, monkeypatch):
     adapter = saved(checkpoints["whisper"], tmp_path / "adapter", "bottleneck")
     with pytest.raises(UserError, match="no folder"):
         export.export(adapter, tmp_path / "nowhere" / "model.onnx")
+    with pytest.raises(UserError, match="is a folder: name a file"):
+        export.export(adapter, tmp_path)
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(UserError, match="onnxruntime is not installed"):
         export.export(adapter, tmp_path / "model.onnx")

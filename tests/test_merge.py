@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import FAMILIES
 from transformers import AutoFeatureExtractor, AutoModel
 
@@ -290,6 +291,12 @@ def test_unknown_settings_of_peft_are_refused_and_huge_ranks_cost_nothing(
             peft_format.from_peft(tmp_path / "peft", load_backbone(source))
     path.write_text(json.dumps(config | {"tomorrows_lora": None}))
     peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+    tensors = load_file(tmp_path / "peft" / peft_format.TENSORS)
+    for dtype, said in ((torch.complex64, "C64"), (torch.int64, "I64")):
+        odd = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        save_file(odd, tmp_path / "peft" / peft_format.TENSORS)
+        with pytest.raises(UserError, match=f"has the type {said}"):
+            peft_format.from_peft(tmp_path / "peft", load_backbone(source))
 
 
 def test_parts_and_layers_that_differ_come_back(checkpoints, tmp_path):

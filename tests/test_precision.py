@@ -137,3 +137,23 @@ def test_a_base_that_runs_in_float32_alone_is_refused(tmp_path):
     model = AdaptedModel(backbone, make_method("lora"))
     with pytest.raises(UserError, match="float32 alone"):
         hold_base(model, "bf16")
+
+
+@pytest.mark.parametrize("family", ["ast", "wav2vec2", "wavlm"])
+def test_wide_even_convolutions_of_a_base_are_exact_in_bfloat16_on_cpus(
+    checkpoints, family
+):
+    # CPUs with AMX compute them wrongly; here, what is rounded tells the ways apart
+    model = load_backbone(str(checkpoints[family])).model
+    kinds = torch.nn.Conv1d | torch.nn.Conv2d
+    convolutions = [
+        m for m in model.modules() if isinstance(m, kinds) and m.kernel_size[0] >= 8
+    ]
+    assert len(convolutions) == {"ast": 1}.get(family, 3)
+    for convolution in convolutions:
+        sizes = (128, 48) if isinstance(convolution, torch.nn.Conv2d) else (300,)
+        x = torch.randn(2, convolution.in_channels, *sizes)
+        with torch.no_grad():
+            exact = convolution(x).bfloat16()
+            with torch.autocast("cpu", torch.bfloat16):
+                assert torch.equal(convolution(x), exact)

@@ -1,6 +1,7 @@
 """Sound of any container, rate and length; what is no sound is refused by name."""
 
 import os
+import struct
 import tracemalloc
 
 import av
@@ -111,6 +112,62 @@ def test_a_rate_that_changes_within_a_file_keeps_pitch_and_length(tmp_path):
     for second in (clip[2000:14000], clip[20000:32000]):
         pitch = float(torch.fft.rfft(second).abs().argmax()) * RATE / len(second)
         assert abs(pitch - 500) < 5
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".opus"])
+def test_streams_that_follow_one_another_in_an_ogg_are_all_read(tmp_path, suffix):
+    parts = []
+    for rate, channels in ((48000, 1), (16000, 2), (16000, 1)):
+        path = tmp_path / f"{rate} {channels}.ogg"
+        time = np.arange(rate) / rate
+        sound = 0.3 * np.sin(2 * np.pi * 500 * time)[:, None].repeat(channels, 1)
+        kind = "OPUS" if suffix == ".opus" else "VORBIS"
+        soundfile.write(path, sound, rate, kind, format="OGG")
+        parts.append(path.read_bytes())
+    path = tmp_path / f"chain{suffix}"
+    path.write_bytes(b"".join(parts))
+    clip = data.read_clip(path, RATE)
+    assert abs(len(clip) - 3 * RATE) < 100
+    assert reading.duration(path) == pytest.approx(3, abs=0.01)
+    assert len(data.read_clip(path, RATE, seconds=1.5)) == 1.5 * RATE
+    for second in (clip[2000:14000], clip[18000:30000], clip[34000:46000]):
+        pitch = float(torch.fft.rfft(second).abs().argmax()) * RATE / len(second)
+        assert abs(pitch - 500) < 5
+
+
+def wav_header(size, rate=RATE):
+    """The header of a wav file of one channel of 16 bits."""
+    kind = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate % 2**32, 2, 16)
+    data_ = struct.pack("<4sI", b"data", size)
+    return struct.pack("<4sI4s", b"RIFF", min(36 + size, 2**32 - 1), b"WAVE") + (
+        kind + data_
+    )
+
+
+@pytest.mark.parametrize("size", [0, 99_000, 2**31 - 1, 2**32 - 1])
+def test_a_header_that_was_never_completed_hides_no_sound(tmp_path, size):
+    sound = np.full(8000, 1000, np.int16).tobytes()
+    (tmp_path / "a.wav").write_bytes(wav_header(size) + sound)
+    assert len(data.read_clip(tmp_path / "a.wav", RATE)) == 8000
+
+
+@pytest.mark.parametrize("rate", [1, 99, 2**31 - 1])
+def test_rates_that_no_sound_has_are_refused(tmp_path, rate):
+    (tmp_path / "a.wav").write_bytes(wav_header(800, rate) + bytes(800))
+    with pytest.raises(UserError, match=rf"a\.wav .*{rate} samples a second"):
+        data.read_clip(tmp_path / "a.wav", RATE)
+
+
+@pytest.mark.parametrize("rate", [100, 384_000, 9_999_991])
+def test_rates_far_from_a_models_take_little_memory(rate):
+    assert reading.resampler(rate, RATE).kernel.numel() < 2e7
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a.pcm", "a.txt"])
+def test_samples_without_a_header_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(800))
+    with pytest.raises(UserError, match="cannot be read"):
+        data.read_clip(tmp_path / name, RATE)
 
 
 @pytest.mark.parametrize("loud", [3e38, 1e30, -3e9])

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import subprocess
+from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -140,6 +141,45 @@ def test_a_step_that_fp16_skips_does_not_move_the_schedule(skipped):
     )
     PetlBrain.optimizers_step(brain)
     assert (len(moved), brain.optimizer_step) == ((0, 0) if skipped else (1, 1))
+
+
+def test_gradients_of_all_groups_are_clipped_together():
+    weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    for weight in weights:
+        weight.grad = torch.full((2,), 5.0)  # together of the length 10
+    groups = [{"params": [weight]} for weight in weights]
+    brain = SimpleNamespace(
+        scaler=torch.amp.GradScaler(enabled=False),
+        optimizer=torch.optim.SGD(groups, lr=1.0),
+        max_grad_norm=1.0,
+        scheduler=SimpleNamespace(step=lambda: None),
+        optimizer_step=0,
+    )
+    PetlBrain.optimizers_step(brain)
+    for weight in weights:
+        assert weight.tolist() == pytest.approx([-0.5, -0.5], abs=1e-4)
+
+
+def test_a_short_group_of_batches_weighs_as_much_as_a_whole_one():
+    weight, steps = torch.nn.Parameter(torch.zeros(())), []
+    brain = SimpleNamespace(
+        grad_accumulation_factor=3,
+        num_batches=4,
+        train_sampler=SimpleNamespace(weight=lambda step: 1.0, processes=1),
+        no_sync=lambda off: nullcontext(),
+        training_ctx=nullcontext(),
+        compute_forward=lambda batch, stage: weight * 1.0,
+        compute_objectives=lambda outputs, batch, stage: outputs,
+        scaler=torch.amp.GradScaler(enabled=False),
+        losses=SimpleNamespace(add=lambda *given: None),
+    )
+    brain.optimizers_step = lambda: (
+        steps.append((brain.step, float(weight.grad))),
+        weight.grad.zero_(),
+    )
+    for brain.step in range(1, 5):
+        PetlBrain.fit_batch(brain, SimpleNamespace(id=["a"]))
+    assert steps == [(3, pytest.approx(1.0)), (4, pytest.approx(1.0))]
 
 
 def normalise_with_another(rank, folder):

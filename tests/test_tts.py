@@ -360,6 +360,7 @@ def test_a_page_has_every_voice_and_sentence(adapters, tmp_path):
         (["Go on", "--speaker=zoe"], "No speaker zoe .* ann, eve"),
         (["Go on", "--speaker=ann", "--vocoder=."], r"no hyperparams\.yaml"),
         (["a" * 3000, "--speaker=ann"], "give it in sentences"),
+        (["Go on", "--speaker=ann", "--pace=1e9"], "a number, from 0.1 to 10"),
     ],
 )
 def test_refused_requests_leave_nothing(adapters, tmp_path, arguments, match):

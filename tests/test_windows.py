@@ -93,6 +93,13 @@ def test_a_long_file_is_never_in_memory_whole(tmp_path, monkeypatch):
     assert pitch.heard <= 4 * 2 * 8000 and max(longest) < 100 * 8000
 
 
+@pytest.mark.parametrize("given", [(1e-9,), (1.0, 1e-9), (float("nan"),), (True,)])
+def test_lengths_that_no_window_has_are_refused(tmp_path, given):
+    path = tones(tmp_path / "a.wav", [(200, 1)], 8000)
+    with pytest.raises(UserError, match=r"(window|hop)=.* must be"):
+        answer_windows(Pitch(), path, *given)
+
+
 def test_windows_cover_all_of_the_sound_and_the_last_one_ends_with_it():
     sound = torch.arange(1037.0)
     for size, step in ((100, 50), (100, 100), (64, 7), (2000, 500)):

@@ -18,7 +18,7 @@ Speeds = Annotated[list[Annotated[float, Range(0.5, 2)]], Items(1)]
 
 
 def load_backbone(
-    source: str | Path,
+    source: str | Path | None,
     pretrained: bool = True,
     max_duration: Seconds | None = None,
     spec_freq: Count = 0,
@@ -60,9 +60,11 @@ def load_backbone(
     Raises
     ------
     UserError
-        If there is no such checkpoint, it is of no known family, lacks weights, or
-        has no decoder where one is asked for.
+        If none is named or there, or it is of no known family, lacks weights, or has
+        no decoder where one is asked for.
     """
+    if source is None:
+        raise UserError("source is null: name a checkpoint with --source=FOLDER.")
     checkpoint = Checkpoint(
         str(source), pretrained, decoder, max_duration, spec_freq, spec_time
     )

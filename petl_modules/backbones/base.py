@@ -16,7 +16,7 @@ from petl_modules.core.access_points import AccessPoints, LayerPoints, first
 from petl_modules.core.family import Family
 from petl_modules.core.host import HostModule, digest_of
 from petl_modules.core.masking import sample_counts, valid
-from petl_modules.core.precision import without_autocast
+from petl_modules.core.precision import exact_convolutions, without_autocast
 from petl_modules.core.recompute import recomputed
 from petl_modules.core.tokens import Tokens
 from petl_modules.core.transfer import to_device
@@ -75,6 +75,7 @@ class Backbone(HostModule):
     ) -> None:
         super().__init__()
         self.model = model
+        exact_convolutions(model)
         self.source = source
         self.sample_rate = sample_rate
         self.preprocessing = preprocessing

@@ -8,6 +8,7 @@ would do it, and its gradients and optimizer state stay in float32.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,6 +137,41 @@ def cast(module: nn.Module, like: Tensor) -> tuple[Tensor, Tensor | None]:
     bias: Any = module.bias
     bias = None if bias is None else bias.to(like.dtype)
     return weight.to(like.dtype), bias
+
+
+def exact_convolutions(model: nn.Module) -> None:
+    """Let the convolutions of a model that bfloat16 may get wrong go by float32; see
+    `convolved`."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d) and is_wide_and_even(module):
+            own: Any = module
+            own._conv_forward = MethodType(convolved, module)
+
+
+def convolved(
+    module: nn.Conv1d | nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """What a convolution computes of `input`, in the place of its `_conv_forward`.
+
+    On CPUs with AMX the oneDNN of torch 2.11 gets even kernels of 8 and more wrong in
+    bfloat16; float32 takes their place, and its result is rounded.
+    """
+    plain: Any = nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d
+    kind, narrow = input.device.type, input.dtype
+    if torch.is_autocast_enabled(kind):
+        narrow = torch.get_autocast_dtype(kind)
+    wrong = kind == "cpu" and narrow == torch.bfloat16 and is_wide_and_even(module)
+    if not wrong:
+        return plain._conv_forward(module, input, weight, bias)
+    bias = None if bias is None else bias.float()
+    with torch.autocast(kind, enabled=False):
+        out = plain._conv_forward(module, input.float(), weight.float(), bias)
+    return out.to(narrow)
+
+
+def is_wide_and_even(module: nn.Conv1d | nn.Conv2d) -> bool:
+    """Whether a convolution has an even kernel of 8 or more."""
+    return any(size >= 8 and size % 2 == 0 for size in module.kernel_size)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ manifests belong to it alone.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,13 @@ from typing import Any
 from petl_modules.data.clips import ClipCheck
 from petl_modules.data.splits import few_shot
 from petl_modules.errors import UserError
-from petl_modules.files import digest, listing, make_folder, write_json
+from petl_modules.files import (
+    digest,
+    file_and_times,
+    listing,
+    make_folder,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -222,15 +229,26 @@ def parts_of(label: str) -> Iterator[tuple[int, str]]:
 
 
 def check_held_out(splits: Splits) -> None:
-    """Raise a UserError for held-out clips that training hears."""
-    heard = {entry["wav"] for entry in splits["train"].values()}
+    """Raise a UserError for held-out clips that training hears, also by a link."""
+    heard = {file_of(entry["wav"]) for entry in splits["train"].values()}
     for name in ("valid", "test"):
-        both = [key for key, entry in splits[name].items() if entry["wav"] in heard]
-        if both:
+        rows = splits[name].items()
+        if both := [key for key, entry in rows if file_of(entry["wav"]) in heard]:
             raise UserError(
                 f"The {name} split holds {len(both)} of the clips that train, such as "
                 f"{min(both)}: choose another for it."
             )
+
+
+def file_of(wav: str) -> tuple:
+    """What is the same for all names of a file, or of a part of it; the name alone of
+    one that is not there."""
+    path, start, end = file_and_times(wav)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (wav,)
+    return found.st_dev, found.st_ino, start, end
 
 
 def escaped(entry: Any) -> Any:

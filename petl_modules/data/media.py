@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import soundfile
 import torch
+
+from petl_modules.data.ogg import links
 
 # of files that soundfile reads
 AUDIO = {
@@ -26,10 +28,16 @@ AUDIO = {
     ".w64",
     ".rf64",
     ".sph",
+    ".wave",
+    ".bwf",
+    ".voc",
+    ".nist",
 }
 # and of those that only FFmpeg does, or does better: an mp3's rate may change midway
 MEDIA = {
     ".mp3",
+    ".mp2",
+    ".mpga",
     ".mp4",
     ".m4a",
     ".m4b",
@@ -49,6 +57,11 @@ MEDIA = {
     ".wv",
     ".tta",
     ".mpg",
+    ".mpeg",
+    ".3g2",
+    ".awb",
+    ".asf",
+    ".ogv",
     ".flv",
     ".ts",
 }
@@ -66,7 +79,8 @@ def decoded(
     """The first sound track of a file, or a part of it.
 
     A name's suffix says who reads the file first. What that one cannot open, such as a
-    .wav that is something else, the other may.
+    .wav that is something else, or finds empty, such as a .wav whose writer was killed
+    before it put down the size, the other may read.
 
     Arguments
     ---------
@@ -79,7 +93,7 @@ def decoded(
     block : torch.Tensor
         `(channels, samples)`, float32.
     rate : int
-        Hz; the same for all blocks.
+        Hz, which may be another after some blocks.
 
     Raises
     ------
@@ -100,8 +114,9 @@ def decoded(
         if first is not None:
             yield first
             yield from blocks
-        return
-    raise complaints[0]
+            return
+    if len(complaints) == len(readers):
+        raise complaints[0]
 
 
 def seconds_of(path: str | Path) -> float | None:
@@ -140,16 +155,34 @@ def soundfile_blocks(
 ) -> Iterator[tuple[torch.Tensor, int, int]]:
     """What libsndfile decodes from a time on, as `cut` takes it."""
     try:
-        # names that are no UTF-8 are bytes to it
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            place = min(round(start * file.samplerate), file.frames)
-            if place:
-                file.seek(place)
-            while len(block := file.read(BLOCK, "float32", always_2d=True)):
-                yield torch.from_numpy(block.T), file.samplerate, place
-                place += len(block)
-    except (OSError, RuntimeError) as error:
+        gone = 0.0  # seconds of the streams before
+        for source in sources(path):
+            with soundfile.SoundFile(source) as file:
+                rate = file.samplerate
+                begin = round(gone * rate)
+                place = min(max(0, round(start * rate) - begin), file.frames)
+                if place:
+                    file.seek(place)
+                while len(block := file.read(BLOCK, "float32", always_2d=True)):
+                    yield torch.from_numpy(block.T), rate, begin + place
+                    place += len(block)
+                gone += file.frames / rate
+    # the type where a name ends in .raw, for which soundfile asks for all that it is
+    except (OSError, RuntimeError, TypeError) as error:
         raise Unreadable(str(error).split(":")[-1].strip(" .")) from None
+
+
+def sources(path: str) -> Iterator[bytes | BytesIO]:
+    """What libsndfile opens for a file: it itself, by name, or the links of a chain one
+    by one, of which it would read the first alone."""
+    with open(path, "rb") as file:
+        found = links(file)
+        if len(found) == 1:
+            yield os.fsencode(path)  # names that are no UTF-8 are bytes to it
+            return
+        for start, end in found:
+            file.seek(start)
+            yield BytesIO(file.read(end - start))
 
 
 def ffmpeg_blocks(path: str, start: float) -> Iterator[tuple[torch.Tensor, int, int]]:

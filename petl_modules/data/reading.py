@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,7 @@ from petl_modules.files import file_and_times
 LOUDEST = 2.0**31
 NEAR = 0.05  # seconds by which times in a table may be beyond a clip's end
 Channel = Literal["mean", "first"]
+LEAST_RATE, MOST_RATE = 100, 10_000_000  # Hz, from a heart's to ultrasound's
 PIECE = 2**20  # samples that are resampled at a time, a minute at 16 kHz, at most
 
 
@@ -56,14 +59,13 @@ def read_clip(
         If the file cannot be read, is empty, or holds what is no sound.
     """
     most = None if seconds is None else round(seconds * sample_rate)
-    pieces, length = [], 0
+    clip = bytearray()  # grows in place, where joined pieces would be there twice
     for piece in resampled(mono(path, channel), sample_rate, most or PIECE):
-        pieces.append(piece)
-        length += len(piece)
-        if most is not None and length >= most:
+        clip += memoryview(piece.contiguous().numpy())
+        if most is not None and len(clip) >= most * piece.element_size():
             break
-    clip = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    return clip if most is None or len(clip) <= most else clip[:most].clone()
+    found = torch.frombuffer(clip, dtype=torch.float32)
+    return found if most is None or len(found) <= most else found[:most].clone()
 
 
 def read_pieces(path: str | Path, sample_rate: int) -> Iterator[torch.Tensor]:
@@ -120,6 +122,11 @@ def mono(
                     f"The clip {path} holds the value {loudest:.1e}, where sound is "
                     "within 1 and -1."
                 )
+            if not LEAST_RATE <= rate <= MOST_RATE:
+                raise UserError(
+                    f"The clip {file} says that it has {rate} samples a second, where "
+                    f"sound has {LEAST_RATE} to {MOST_RATE}."
+                )
             empty = False
             yield block[0] if channel == "first" else block.mean(0), rate
     except Unreadable as error:
@@ -134,29 +141,31 @@ def mono(
 def resampled(
     blocks: Iterator[tuple[torch.Tensor, int]], target: int, wanted: int
 ) -> Iterator[torch.Tensor]:
-    """Blocks at another rate, as if the whole had been resampled at once.
+    """Blocks at another rate, as if all of one rate had been resampled at once.
 
     A piece of the sound, of about `wanted` samples, is resampled with as much before
     and after it as the filter reads, so that the memory that a clip takes is that of
     its pieces.
     """
-    waiting, count, before, transform = [], 0, 0, None
-    for block, rate in blocks:
+    for rate, alike in groupby(blocks, itemgetter(1)):
+        sound = (block for block, _ in alike)
         if rate == target:
-            yield block
+            yield from sound
             continue
-        transform = transform or resampler(rate, target)
-        waiting.append(block)
-        count += len(block)
-        reach = reach_of(transform)
-        piece = min(PIECE, math.ceil(wanted * rate / target))
-        while count > piece + 3 * reach:
-            whole = torch.cat(waiting)
-            cut = (len(whole) - reach) // step_of(transform) * step_of(transform)
-            yield transform(whole)[samples(before, transform) : samples(cut, transform)]
-            waiting, before = [whole[cut - reach :].clone()], reach
-            count = len(waiting[0])
-    if waiting:
+        transform = resampler(rate, target)
+        reach, step = reach_of(transform), step_of(transform)
+        piece = min(PIECE, math.ceil(wanted * rate / target)) + 3 * reach
+        waiting, count, before = [], 0, 0
+        for block in sound:
+            waiting.append(block)
+            count += len(block)
+            while count > piece:
+                whole = torch.cat(waiting)
+                cut = (len(whole) - reach) // step * step
+                begin, end = samples(before, transform), samples(cut, transform)
+                yield transform(whole)[begin:end]
+                waiting, before = [whole[cut - reach :].clone()], reach
+                count = len(waiting[0])
         yield transform(torch.cat(waiting))[samples(before, transform) :]
 
 
@@ -168,7 +177,8 @@ def resampler(rate: int, target: int) -> Resample:
     it would take gigabytes. A ratio that is right to some millionths will do there;
     for the usual rates it is exact.
     """
-    ratio = Fraction(rate, target).limit_denominator(1000)
+    finest = min(1000, max(1, 4000 * target // rate))
+    ratio = Fraction(rate, target).limit_denominator(finest)
     return Resample(ratio.numerator, ratio.denominator)
 
 

@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 # What ends a line of a file; str.splitlines() knows more, which people write in texts
 LINE_END = re.compile(r"\r\n|\n|\r")
+# Windows-1252's quotes and dashes, which careless converters leave in UTF-8 as if they
+# had been Latin-1's control characters: MELD's apostrophes are such
+MISREAD = {n: bytes([n]).decode("cp1252", "ignore") or None for n in range(0x80, 0xA0)}
 
 
 def read_text(path: str | Path) -> str:
@@ -41,7 +44,7 @@ def read_text(path: str | Path) -> str:
             break
         if encoding == "cp1252":
             logger.info("%s is no UTF-8: it is read as Windows-1252.", path)
-        return text
+        return text.translate(MISREAD)
     raise UserError(
         f"{path} is damaged: it is no text in UTF-8, UTF-16 or Windows-1252."
     )

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 
 from petl_modules.console import Parser
 from petl_modules.errors import UserError
@@ -23,6 +23,7 @@ from petl_modules.grid.published import Paper
 from petl_modules.grid.report import write_report
 from petl_modules.grid.runs import read_job
 from petl_modules.grid.schedule import run_here, submit
+from petl_modules.kinds import NO_YAML
 from petl_modules.methods import method_entry, method_knobs
 from petl_modules.train.config import refuse_misspelt
 from petl_modules.train.labels import folder_name
@@ -318,9 +319,9 @@ def read(path: str | Path) -> dict[str, Any]:
         given = YAML(typ="safe", pure=True).load(Path(path))
     except OSError:
         raise UserError(f"There is no file {path}.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path} is no yaml: {first}.") from None
+    except NO_YAML as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{path} is no yaml: {said[0]}.") from None
     if not isinstance(given, dict):
         raise UserError(f"{path} holds no keys.")
     for key in given:
@@ -370,7 +371,7 @@ def change_of(text: str) -> tuple[str, Any]:
         raise UserError(f"--with {text} is no KEY=VALUE.")
     try:
         return key, YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
+    except NO_YAML:
         return key, value
 
 

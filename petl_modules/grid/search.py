@@ -105,7 +105,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = "Where runs and trials are kept (results/search/RECIPE/METHOD)."
     add("--output_folder", help=folder)
     options, others = parser.parse_known_args(argv)
-    settings = split(others)
+    given = split(others)
+    settings = {key: "True" if text is None else text for key, text in given.items()}
     best = search(options.recipe, settings, options.trials, options.output_folder)
     print("Best:", *(f"--{key}={as_text(value)}" for key, value in best.items()))
 

@@ -17,6 +17,7 @@ from torch.distributed.nn.functional import all_reduce
 from petl_modules.core.access_points import LayerPoints
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.masking import masked_mean
+from petl_modules.core.precision import convolved
 from petl_modules.core.recompute import second_time
 from petl_modules.errors import UserError, one_of
 from petl_modules.kinds import Layers, Parts, Probability, Reduction, Size
@@ -310,21 +311,12 @@ class SameConv1d(nn.Conv1d):
         x = input if mask is None else input * mask.unsqueeze(-1)
         reach = self.kernel_size[0] - 1
         x = F.pad(x.transpose(1, 2), (reach // 2, reach - reach // 2))
-        narrow = x.dtype
-        if torch.is_autocast_enabled(x.device.type):
-            narrow = torch.get_autocast_dtype(x.device.type)
-        if narrow != torch.bfloat16 or not self._misread(x):
-            return super().forward(x).transpose(1, 2)
-        bias = None if self.bias is None else self.bias.float()
-        with torch.autocast(x.device.type, enabled=False):
-            out = self._conv_forward(x.float(), self.weight.float(), bias)
-        return out.to(narrow).transpose(1, 2)
+        return super().forward(x).transpose(1, 2)
 
-    def _misread(self, x: Tensor) -> bool:
-        """Whether bfloat16 may come out wrong: oneDNN, as torch 2.11 has it, computes
-        even kernels of 8 and more over few channels otherwise on CPUs with AMX."""
-        size = self.kernel_size[0]
-        return x.device.type == "cpu" and size >= 8 and size % 2 == 0
+    def _conv_forward(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        return convolved(self, input, weight, bias)
 
 
 class MaskedBatchNorm(nn.Module):

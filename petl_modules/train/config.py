@@ -16,7 +16,7 @@ from typing import Any
 from ruamel.yaml.comments import CommentedMap
 
 from petl_modules.errors import UserError
-from petl_modules.kinds import takes_none
+from petl_modules.kinds import options_of, plain_types, takes_none
 from petl_modules.knobs import REQUIRED, Knob
 from petl_modules.methods import method_entry, method_knobs
 from petl_modules.train.collect import INTERNAL, knobs_of_tree, own_knob
@@ -121,7 +121,8 @@ def load_config(
     said = {}
     for key, text in given.items():
         refuse_unknown(key, config)
-        said[key] = config.knobs[key].read(text)
+        knob = config.knobs[key]
+        said[key] = knob.read(switched_on(knob) if text is None else text)
     if (
         config["run_folder"]
         and said.get("method", config["method"]) != config["method"]
@@ -204,14 +205,14 @@ def refuse_misspelt(key: str, known: Iterable[str], path: str | Path) -> None:
         raise UserError(f"{path} has the key {key}, which nothing reads{hint}")
 
 
-def split(arguments: Sequence[str]) -> dict[str, str]:
-    """`--key=value ...` to `{key: text}`; `--key` alone means True."""
-    given: dict[str, str] = {}
+def split(arguments: Sequence[str]) -> dict[str, str | None]:
+    """`--key=value ...` to `{key: text}`, None for `--key` alone."""
+    given: dict[str, str | None] = {}
     waiting = None
     for argument in arguments:
         if argument.startswith("--"):
             key, equals, text = argument[2:].partition("=")
-            given[key] = text if equals else "True"
+            given[key] = text if equals else None
             waiting = None if equals else key
         elif waiting is not None:
             given[waiting], waiting = argument, None
@@ -223,6 +224,19 @@ def split(arguments: Sequence[str]) -> dict[str, str]:
 
 
 # Helpers
+
+
+def switched_on(knob: Knob) -> str:
+    """What an option says that is given without a value.
+
+    Raises
+    ------
+    UserError
+        For one that is no switch.
+    """
+    if bool not in plain_types(options_of(knob.kind)):
+        raise UserError(f"--{knob.name} has no value: --{knob.name}={knob.described}.")
+    return "True"
 
 
 def refuse_unknown(key: str, config: Config) -> None:

@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from petl_modules.errors import UserError
+from petl_modules.kinds import NO_YAML
 
 # Where the objects went that the yaml files of earlier versions name
 MOVED = {
@@ -84,7 +85,7 @@ def read(path: str | Path) -> CommentedMap:
         raise UserError(f"{path} is no text in UTF-8.") from None
     except UserError:
         raise
-    except (YAMLError, ValueError, RecursionError) as error:
+    except NO_YAML as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is no yaml: {said[0]}.") from None
     if not isinstance(tree, CommentedMap):

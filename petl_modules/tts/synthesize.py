@@ -11,6 +11,7 @@ import argparse
 import logging
 import threading
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from speechbrain.dataio import audio_io
@@ -23,6 +24,7 @@ from petl_modules.core.turns import Turns
 from petl_modules.data.spoken_text import verbalized
 from petl_modules.errors import UserError, known_device
 from petl_modules.files import SHIPPED, whole
+from petl_modules.kinds import Range, check
 from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
 from petl_modules.tts.page import Spoken, write_page
@@ -32,6 +34,8 @@ from petl_modules.use.adapter_file import load_its_backbone, read_adapter
 from petl_modules.use.adapter_schema import SETTINGS, read_settings
 
 logger = logging.getLogger(__name__)
+
+Pace = Annotated[float, Range(0.1, 10)]  # a factor of durations
 
 
 class Synthesizer:
@@ -143,8 +147,10 @@ class Synthesizer:
         Raises
         ------
         UserError
-            For a text that is empty or has unknown symbols, or an unknown speaker.
+            For a text that is empty or has unknown symbols, an unknown speaker, or a
+            pace that nobody speaks at.
         """
+        check(f"pace={pace}", pace, Pace)
         with self._lock, torch.no_grad():
             model, tensors, _ = self._voices[self.adapter]
             self._turns.give(model, tensors)

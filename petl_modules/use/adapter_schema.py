@@ -195,7 +195,8 @@ def read_json(path: Path) -> dict[str, Any]:
             )
         if path.exists() and not path.is_file():
             raise UserError(f"{path} is no file.")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, object_pairs_hook=each_once)
     except FileNotFoundError:
         raise UserError(f"There is no adapter at {path}.") from None
     except OSError as error:
@@ -208,6 +209,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is no adapter: it lacks all settings.")
     return value
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, none of whose keys is there twice: readers take different ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def checksum_of(settings: dict[str, Any], tensors: Path) -> str:

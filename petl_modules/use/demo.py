@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from petl_modules.console import Parser
+from petl_modules.console import Parser, port
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
 from petl_modules.use.inference import Adapters, load_adapter
@@ -164,8 +164,8 @@ def main(argv: list[str] | None = None) -> None:
     add("adapters", nargs="+", metavar="ADAPTER", help="The folders of runs.")
     add("--source", help="The backbone, if it is not where the adapter says.")
     add("--device", default="cpu", help="Where to compute (%(default)s).")
-    port = "The port of this machine (7860, or the next one that is free)."
-    add("--port", type=int, help=port)
+    free = "The port of this machine (7860, or the next one that is free)."
+    add("--port", type=port, help=free)
     options = parser.parse_args(argv)
     load_gradio()
     first, *others = dict.fromkeys(options.adapters)

@@ -18,7 +18,7 @@ from torch import nn
 
 from petl_modules.console import Parser
 from petl_modules.errors import UserError
-from petl_modules.files import whole
+from petl_modules.files import refuse_folder, whole
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.use.adapter_file import read_adapter
 
@@ -69,6 +69,7 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
     """
     onnx, _ = libraries()
     path = Path(path)
+    refuse_folder(path)
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent} for {path.name}.")
     loaded = read_adapter(adapter, source=source)

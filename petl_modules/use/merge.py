@@ -14,10 +14,15 @@ from pathlib import Path
 from petl_modules.backbones import load_backbone, save_checkpoint
 from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel
-from petl_modules.files import refuse_full, write_json
+from petl_modules.files import make_folder, refuse_full, write_json, writing
 from petl_modules.methods import make_method
 from petl_modules.tts.head import VoiceHead
-from petl_modules.use.adapter_file import HERE, read_adapter, save_adapter
+from petl_modules.use.adapter_file import (
+    HERE,
+    Adapter,
+    read_adapter,
+    save_adapter,
+)
 
 
 def merge(adapter: str | Path, folder: str | Path, source: str | None = None) -> None:
@@ -35,12 +40,19 @@ def merge(adapter: str | Path, folder: str | Path, source: str | None = None) ->
     Raises
     ------
     UserError
-        For a method that cannot be merged, or a folder that holds something.
+        For a method that cannot be merged, or a folder that holds something or cannot
+        be written to.
     """
     folder = Path(folder)
     refuse_full(folder)
     loaded = read_adapter(adapter, source=source)
     loaded.model.merge()
+    with writing(make_folder(folder)):
+        write(loaded, folder)
+
+
+def write(loaded: Adapter, folder: Path) -> None:
+    """Write the checkpoint of a merged adapter, and its head."""
     if isinstance(loaded.head, VoiceHead):
         speakers = loaded.head.settings["speakers"]
         loaded.model.backbone.save(folder, speakers, loaded.head.state_dict())

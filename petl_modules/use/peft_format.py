@@ -35,6 +35,7 @@ from petl_modules.use.peft_kinds import (
 
 PREFIX = "base_model.model."
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+FLOATS = {"F64", "F32", "F16", "BF16"}  # safetensors' names of what trains
 
 
 def to_peft(model: AdaptedModel, folder: str | Path) -> None:
@@ -111,6 +112,9 @@ def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
     kind = kind_named(config.get("peft_type"), folder)
     refuse_where_peft_differs(backbone)
     header = read_header(folder / TENSORS)
+    for name, (dtype, _) in header.items():
+        if dtype not in FLOATS:
+            raise UserError(f"The tensor {name} of {folder} has the type {dtype}.")
     kind.refuse(config, header, folder)
     given = {
         name.removeprefix(PREFIX): tensor

@@ -24,6 +24,9 @@ from petl_modules.use.inference import Adapters, load_adapter
 from petl_modules.use.loaded import Answer
 from petl_modules.use.windows import answer_windows
 
+# what parts values and lines, and names may have
+PARTING = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
 
 def main(argv: list[str] | None = None) -> int:
     """Print answers as a table, or with --json as a list of objects; returns the exit
@@ -138,7 +141,8 @@ def show(answers: list[Answer], options: Namespace) -> None:
         Console().print(table)
     else:
         for row in rows:
-            print(*row.values(), sep="\t")
+            values = (str(value).translate(PARTING) for value in row.values())
+            print(*values, sep="\t")
 
 
 def rows_of(answer: Answer, top: int, threshold: float | None) -> list[dict]:

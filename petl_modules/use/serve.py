@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from petl_modules.console import Parser, above_zero, positive
+from petl_modules.console import Parser, above_zero, port, positive
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
 from petl_modules.use.inference import SLIGHT, Adapters, load_adapter
@@ -277,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--source", help="The backbone, if it is not where the adapter says.")
     add("--device", default="cpu", help="Where to compute (%(default)s).")
     add("--host", default="127.0.0.1", help="The address to listen at (%(default)s).")
-    add("--port", type=above_zero, default=8000, help="The port (%(default)s).")
+    add("--port", type=port, default=8000, help="The port (%(default)s).")
     largest = "The largest upload in MiB (%(default)s)."
     add("--max_mebibytes", type=above_zero, default=Limits.mebibytes, help=largest)
     longest = "Seconds of a recording that are heard at most (%(default)s)."

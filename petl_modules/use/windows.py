@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
+from petl_modules.kinds import Range, Seconds, check
 from petl_modules.use.inference import Adapters
 from petl_modules.use.loaded import Answer
 
 # Windows that hear each moment, where labels are wanted and no hop is given
 OVERLAP = 2
 QUIET = 0.2  # seconds of a silence between words
+Hop = Annotated[float, Range(0.01, 86_400)]  # seconds
 
 
 def answer_windows(
@@ -96,6 +98,8 @@ def refuse_lengths(
     adapters: Adapters, name: str, window: float, hop: float, text: bool
 ) -> None:
     """Raise a UserError for windows that cannot be heard, or that leave gaps."""
+    check(f"window={window}", window, Seconds)
+    check(f"hop={hop}", hop, Hop)
     samples, rate = adapters.backbone.capacity(), adapters.backbone.sample_rate
     longest = [adapters.longest(name), None if samples is None else samples / rate]
     most = min((seconds for seconds in longest if seconds is not None), default=None)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from pathlib import Path
 
 from petl_modules import data
@@ -68,6 +69,7 @@ def prepare_audiofolder(
             f"The data folder {folder} has clips of {len(labels)} classes, and needs "
             f"two or more: {LAYOUT}"
         )
+    warn_of_twins(labels)
     share = 1.0
     for name, fraction in (("test", test_fraction), ("valid", valid_fraction)):
         if name in splits:
@@ -95,12 +97,22 @@ def clips_of(folder: Path, pattern: re.Pattern | None) -> dict[str, dict[str, st
             continue
         key = data.clip_id(folder, path)
         label, _, within = key.partition("/")
+        # archives of macOS hold an e and its accent apart
+        label = unicodedata.normalize("NFC", label)
         entries[key] = {"wav": str(path), "label": label}
         if pattern is not None:
             entries[key]["group"] = group_of(within, pattern)
     if others:
         logger.info("%d files in %s are no audio and are ignored.", others, folder)
     return entries
+
+
+def warn_of_twins(labels: list[str]) -> None:
+    """Say which classes have one name but for capitals and blanks around it."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        if (twin := seen.setdefault(label.strip().casefold(), label)) != label:
+            logger.warning("%s and %s are taken for two classes.", twin, label)
 
 
 def group_of(name: str, pattern: re.Pattern) -> str:

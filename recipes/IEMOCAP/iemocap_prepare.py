@@ -19,7 +19,7 @@ LABELS = {
     "ang": "angry",
 }
 # [start - end], utterance, emotion, and the ratings, which do not matter here
-TURN = re.compile(r"^\[[\d. -]+\]\s+(Ses\w+)\s+(\w+)\s")
+TURN = re.compile(r"^\[[\d. -]+\]\s+(Ses\w+_[FM]\d+)\s+(\w+)\s")
 LAYOUT = (
     "it must be IEMOCAP_full_release with Session1 to Session5 "
     "(https://sail.usc.edu/iemocap/)."
