@@ -239,20 +239,26 @@ def point_elsewhere(folder, rng):
     (folder / SETTINGS).write_text(json.dumps(settings))
 
 
-WAYS = [
-    flip_bits,
-    cut,
-    lengthen,
-    remove,
-    change_settings,
-    change_settings,
-    change_tensor,
-    change_tensor,
-    change_header,
-    swap,
-    make_huge,
-    point_elsewhere,
-]
+def say_twice(folder, rng):
+    """A key of the settings is there twice: which of them is read hangs on the
+    reader."""
+    text = (folder / SETTINGS).read_text()
+    key = rng.choice(["format", "methods", "head", "source", "name"])
+    twice = f'"{key}": {json.dumps(rng.choice(ODD))}, "{key}":'
+    (folder / SETTINGS).write_text(text.replace(f'"{key}":', twice, 1))
+
+
+def be_no_file(folder, rng):
+    """A link to what has no end, a pipe, or a link to itself."""
+    path = folder / rng.choice([SETTINGS, TENSORS])
+    path.unlink()
+    way = rng.randrange(3)
+    os.mkfifo(path) if way == 0 else path.symlink_to(["/dev/zero", path][way - 1])
+
+
+WAYS = [flip_bits, cut, lengthen, remove, change_header, swap, make_huge]
+WAYS += [point_elsewhere, say_twice, be_no_file]
+WAYS += [change_settings, change_settings, change_tensor, change_tensor]
 
 
 def contents(folder):
@@ -268,7 +274,7 @@ def tamper(original, folder, rng, others):
     shutil.copytree(original, folder)
     way = rng.choice(WAYS)
     way(folder, rng, others) if way is swap else way(folder, rng)
-    made_up = rng.random() < 0.5
+    made_up = way is not be_no_file and rng.random() < 0.5
     if made_up:
         try:
             seal(folder)

@@ -32,6 +32,9 @@ def test_older_settings_of_generation_are_completed(tmp_path):
     path.write_text(json.dumps(settings))
     older = load_backbone(folder, decoder=True)
     assert older.write(sound, language="zh") == texts
+    path.unlink()
+    oldest = load_backbone(folder, decoder=True)
+    assert len(oldest.write(sound, language="zh")) == 2
 
 
 # HuBERT
