@@ -136,10 +136,9 @@ RECIPES = (
         leaves="wer.txt",
     ),
 )
-# but for that whose texts are as FLEURS's
-SPELLING = [
-    r for r in RECIPES if "<blank>" in r.labels and r.folder != "CommonVoice/ASR"
-]
+# but for those whose texts are as FLEURS's, and are not yet tried
+UNTRIED = ("CommonVoice/ASR", "MELD/ASR")
+SPELLING = [r for r in RECIPES if "<blank>" in r.labels and r.folder not in UNTRIED]
 # every backbone with another method
 METHODS = {
     "ast": "conformer",
