@@ -111,7 +111,7 @@ MUTATIONS = {
         "methods/table.py",
         "knobs[key] = replace(knobs[key], default=value)",
         "pass",
-        "test_config.py -k defaults_are_applied",
+        "test_knobs.py -k own_defaults",
     ),
     "lora scaled by the rate": (
         "methods/lora.py",
@@ -240,7 +240,7 @@ MUTATIONS = {
         "train/brain.py",
         'min_keys=["error"],',
         'max_keys=["error"],',
-        "test_schedules.py -k comes_out",
+        "test_training.py -k best_and_the_last",
     ),
     "the rate is held for ever": (
         "train/schedules.py",

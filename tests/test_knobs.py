@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import pytest
 from conftest import ROOT, run
+from hyperpyyaml import load_hyperpyyaml
 
 from petl_modules.errors import UserError
 from petl_modules.kinds import (
@@ -19,6 +20,7 @@ from petl_modules.kinds import (
 )
 from petl_modules.knobs import knobs_of
 from petl_modules.methods import make_method, method_table
+from petl_modules.methods.table import TABLE
 from petl_modules.train.config import load_config
 
 
@@ -108,6 +110,17 @@ def test_a_recipe_of_no_sets_words_or_speakers_is_refused(recipe, prepare, knob)
     function = runpy.run_path(str(folder / f"{module}.py"))[name]
     with pytest.raises(UserError, match=rf"{knob}=\[\] must be .*1 or more"):
         load_config(folder / "hparams" / "adapter.yaml", [f"--{knob}=[]"], function)
+
+
+def test_a_methods_own_defaults_take_the_place_of_its_factorys():
+    with open(TABLE, encoding="utf-8") as stream:
+        said = load_hyperpyyaml(stream)
+    own = {
+        name: facts["defaults"] for name, facts in said.items() if "defaults" in facts
+    }
+    assert own["conv_adapter"] == {"site": "block", "train_norm": False}
+    for name, defaults in own.items():
+        assert defaults.items() <= make_method(name).knobs.items()
 
 
 def test_a_methods_knobs_are_checked_from_python_too():

@@ -158,7 +158,9 @@ def saved(tmp_path):
 
     def go_on(belongs=own):
         nn.init.zeros_(layer.weight)
-        again = WholeCheckpointer(folder, dict(parts), belongs=belongs)
+        counter = Counter(9, patience=2)  # of a process that knows nothing
+        found = {"layer": layer, "counter": counter}
+        again = WholeCheckpointer(folder, found, belongs=belongs)
         again.make_ready()
         again.recover_if_possible()
         return int(layer.weight), counter

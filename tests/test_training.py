@@ -9,8 +9,10 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+import speechbrain as sb
 import torch
 from conftest import ROOT, run_here
+from speechbrain.utils.checkpoints import Checkpointer
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
@@ -141,6 +143,29 @@ def test_a_step_that_fp16_skips_does_not_move_the_schedule(skipped):
     )
     PetlBrain.optimizers_step(brain)
     assert (len(moved), brain.optimizer_step) == ((0, 0) if skipped else (1, 1))
+
+
+def test_of_all_epochs_the_best_and_the_last_are_kept(tmp_path):
+    errors = [0.5, 0.2, 0.4, 0.3]
+    brain = SimpleNamespace(
+        task=SimpleNamespace(
+            metrics=lambda: {"accuracy": 0.5},
+            error=lambda metrics, loss: loss,
+            metric="accuracy",
+        ),
+        progress=SimpleNamespace(stop=lambda: None, epoch=lambda *given: None),
+        journal=SimpleNamespace(log_stats=lambda *given, **stats: None),
+        counter=SimpleNamespace(update_metric=lambda error: None),
+        optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1),
+        hparams=SimpleNamespace(choose="best", average=1),
+        train_loss=None,
+        right=None,
+        checkpointer=Checkpointer(tmp_path, {"layer": torch.nn.Linear(1, 1)}),
+    )
+    for epoch, error in enumerate(errors, start=1):
+        PetlBrain.on_stage_end(brain, sb.Stage.VALID, error, epoch)
+    kept = {c.meta["epoch"] for c in brain.checkpointer.list_checkpoints()}
+    assert kept == {2, 4}
 
 
 def test_gradients_of_all_groups_are_clipped_together():
