@@ -87,6 +87,13 @@ def test_the_same_in_two_splits_leaks(folder, capsys):
     assert status == 1 and "The group s1 is in train and valid." in said
 
 
+def test_what_training_would_not_hear(folder, capsys):
+    tone(folder / "7.wav", 400, 3.0)
+    status, said = checked(folder, capsys, "--max_duration=2")
+    assert status == 0
+    assert "1 clips of 0.00 h are longer than max_duration=2 and would be cut" in said
+
+
 def test_folders_and_what_would_be_left_out(folder, capsys):
     for number in range(8):
         home = folder / "clips" / ("a" if number < 7 else "b")

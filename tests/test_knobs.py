@@ -19,9 +19,10 @@ from petl_modules.kinds import (
     understood,
 )
 from petl_modules.knobs import knobs_of
-from petl_modules.methods import make_method, method_table
+from petl_modules.methods import make_method, method_knobs, method_table
 from petl_modules.methods.table import TABLE
 from petl_modules.train.config import load_config
+from petl_modules.train.recipes import HPARAMS, RECIPES, prepare_of
 
 
 def example(size: PositiveInt | None = None, kind: Literal["a", "b"] = "a", free=3):
@@ -135,6 +136,13 @@ def test_a_knob_that_the_expert_does_not_read(expert):
     with pytest.raises(UserError, match="expert=convpass"):
         make_method(expert, kernel_size=5)
     assert make_method(expert, kernel_size=5, expert="convpass")
+
+
+def test_no_data_set_takes_a_knob_by_the_name_of_a_methods():
+    """Those that the chosen method has no use for are null."""
+    for path in RECIPES.glob(f"**/{HPARAMS}"):
+        own = set(knobs_of(prepare_of(path.parent.parent)))
+        assert own.isdisjoint(method_knobs()), path
 
 
 def test_every_knob_of_every_method_is_explained():

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from petl_modules.console import Parser
+from petl_modules.console import Parser, positive
 from petl_modules.data.own import read_own
 from petl_modules.data.own_columns import LEARNS, Columns
 from petl_modules.data.survey import Survey, survey
@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     add("data", metavar="DATA", help="The list of recordings.")
     task = "What will be learnt: all rows must have it (whatever there is)."
     add("--task", choices=tuple(LEARNS), help=task)
+    longest = "Seconds after which training cuts clips, or leaves texts out."
+    add("--max_duration", type=positive, metavar="SECONDS", help=longest)
     knobs = knobs_of(Columns)
     for name, knob in knobs.items():
         add(f"--{name}", metavar="TEXT", help=knob.help.replace("%", "%%"))
@@ -43,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     said = {n: knobs[n].read(text) for n, text in given.items() if text is not None}
     own = read_own(options.data, replace(Columns(), **said), options.task)
     found = survey(own, options.task)
+    if options.max_duration is not None:
+        found.left_out += too_long(found, options.max_duration)
     lines = told(found, None if options.all else MOST)
     if options.json:
         print(json.dumps(as_object(found), indent=1, ensure_ascii=False))
@@ -53,6 +57,19 @@ def main(argv: list[str] | None = None) -> int:
     if options.html is not None:
         write_page(found, told(found, None), options.html)
     return 0 if found.sound else 1
+
+
+def too_long(found: Survey, most: float) -> list[str]:
+    """A sentence on the clips that are longer than training hears."""
+    rows = [row for row in found.rows if found.seconds[row.key] > most]
+    if not rows:
+        return []
+    texts = LEARNS.get(found.task or "") == "text"
+    what = "would not train" if texts else "would be cut"
+    return [
+        f"{len(rows)} clips of {found.hours(rows):.2f} h are longer than "
+        f"max_duration={most:g} and {what}, such as {rows[0].key}."
+    ]
 
 
 def told(found: Survey, most: int | None) -> list[str]:
