@@ -45,6 +45,7 @@ PURPOSES = {
         "serve": Command("petl_modules.use.serve", "answers over HTTP"),
         "merge": Command("petl_modules.use.merge", "fold an adapter into its backbone"),
         "export": Command("petl_modules.use.export", "one ONNX file"),
+        "push": Command("petl_modules.use.push", "an adapter to a hub"),
         "peft": Command(
             "petl_modules.use.peft_format", "an adapter for the library PEFT"
         ),

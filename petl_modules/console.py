@@ -18,6 +18,16 @@ from petl_modules.errors import UserError
 # What torch says where there is no memory left, on a CPU and on a GPU
 NO_ROOM = re.compile("can't allocate memory|out of memory")
 SMALLER = "lower batch_size or the length of clips, or take a smaller model"
+# Libraries that not every installation has, and the extra of pyproject.toml they are of
+EXTRAS = {
+    **dict.fromkeys(("sklearn", "matplotlib", "tensorboard", "scipy"), "train"),
+    **dict.fromkeys(("submitit", "optuna"), "train"),
+    **dict.fromkeys(("g2p", "pyworld"), "tts"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "ctranslate2"), "export"),
+    **dict.fromkeys(("num2words", "babel", "datasets"), "own"),
+    "gradio": "demo",
+    **dict.fromkeys(("fastapi", "uvicorn", "python_multipart"), "serve"),
+}
 
 
 def quiet() -> None:
@@ -84,6 +94,12 @@ def refusing() -> Iterator[None]:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            raise
+        print(f"error: {missing(str(error.name), extra)}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
@@ -102,6 +118,11 @@ def refusing() -> Iterator[None]:
         place = one_line(os.fsdecode(error.filename))
         print(f"error: {place} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
+
+
+def missing(module: str, extra: str) -> str:
+    """What to do about a library that is not installed."""
+    return f"{module} is not installed: pip install -e .[{extra}] brings it."
 
 
 def one_line(said: object) -> str:

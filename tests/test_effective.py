@@ -25,6 +25,9 @@ def test_a_saved_config_says_the_rate_that_nobody_said(tmp_path):
     saved.write_text(f"# rank: 6 was used\n{config.text()}")
     assert "reduction_rate: 128" in saved.read_text()
     assert load_config(saved).settings() == config.settings()
+    # as earlier versions left it
+    saved.write_text(config.text().replace("rate: 128.0", "rate: null"))
+    assert load_config(saved).settings() == config.settings()
 
 
 def test_a_rank_leaves_no_rate_beside_it(tmp_path):

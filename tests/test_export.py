@@ -1,13 +1,21 @@
 """An ONNX file computes what PyTorch computes, for any number of clips and samples."""
 
 import json
+import runpy
 
 import pytest
 import torch
+from conftest import tone
 from test_merge import saved
+from tiny import tiny_writer
 
+from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
+from petl_modules.methods import make_method
+from petl_modules.tasks.heads import OwnHead
 from petl_modules.use import export
+from petl_modules.use.adapter_file import save_adapter
 from petl_modules.use.inference import load_adapter
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -45,6 +53,33 @@ def test_long_clips_are_cut_as_in_training(checkpoints, tmp_path):
     torch.testing.assert_close(torch.from_numpy(theirs), ours, atol=1e-5, rtol=0)
     (cut,) = session.run(None, {"wavs": wavs[:, :8000].numpy()})
     torch.testing.assert_close(torch.from_numpy(theirs), torch.from_numpy(cut))
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix"])
+@pytest.mark.parametrize("language", [None, "en"])
+def test_a_whisper_writes_by_onnxruntime_alone(tmp_path, method, language, capsys):
+    source = tiny_writer(tmp_path / "source", language=language)
+    if language is None:  # as OpenAI's checkpoints of English alone
+        path = source / "generation_config.json"
+        settings = json.loads(path.read_text())
+        settings.pop("lang_to_id")
+        path.write_text(json.dumps(settings))
+    torch.manual_seed(1)
+    model = AdaptedModel(load_backbone(source, decoder=True), make_method(method))
+    with torch.no_grad():
+        for parameter in model.trained_parameters().values():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    save_adapter(tmp_path / "adapter", model, OwnHead(language), {})
+    export.main([str(tmp_path / "adapter"), str(tmp_path / "onnx")])
+    assert "within" in capsys.readouterr().out
+    script = runpy.run_path(str(tmp_path / "onnx" / "transcribe.py"))
+    write, adapter = script["Transcriber"](tmp_path / "onnx"), tmp_path / "adapter"
+    for number, seconds in enumerate((0.4, 1.9)):
+        path = tmp_path / f"{number}.wav"
+        tone(path, 200 * 3**number, seconds)
+        expected = load_adapter(adapter).transcribe_file(path)
+        assert len(expected) > 5
+        assert write(script["read"](path, 16000)) == expected
 
 
 def test_refusals(checkpoints, tmp_path, monkeypatch):

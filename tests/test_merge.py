@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 
 import pytest
@@ -169,6 +170,23 @@ def test_what_peft_has_otherwise_is_refused(checkpoints, tmp_path):
     path.write_text(json.dumps(config | {"projection_prng_key": 5}))
     with pytest.raises(UserError, match="drawn otherwise"):
         peft_format.from_peft(tmp_path / "peft", load_backbone(source))
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "whisper"])
+def test_the_script_beside_a_lora_runs_without_us(checkpoints, family, tmp_path):
+    pytest.importorskip("peft")
+    adapter = lora(checkpoints[family], tmp_path / "adapter", max_duration=0.5)
+    peft_format.main([str(adapter), str(tmp_path / "peft")])
+    script = runpy.run_path(str(tmp_path / "peft" / "classify.py"))
+    assert script["LABELS"] == ["a", "b", "c"]
+    wav = clip()
+    theirs = script["classify"](wav[0].numpy())
+    ours = load_adapter(adapter).classify_batch(wav)[0]
+    said = (tmp_path / "peft" / "README.md").read_text()
+    if family == "whisper":  # it hears the silence up to 30 s
+        assert "filled up with silence" in said and theirs.sum() == pytest.approx(1)
+    else:
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_other_things_in_pefts_format_are_refused(checkpoints, tmp_path):

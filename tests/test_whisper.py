@@ -472,6 +472,23 @@ def test_merged_is_a_whisper_as_any(writer, tmp_path):
     assert merged.tokenizer.get_vocab() == model.backbone.tokenizer.get_vocab()
 
 
+def test_ctranslate2_reads_what_merge_writes(writer, tmp_path):
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    model = build(writer)
+    trained(model)
+    save_adapter(tmp_path / "adapter", model, OwnHead(), {})
+    merge(tmp_path / "adapter", tmp_path / "ct2", ctranslate2=True)
+    assert (tmp_path / "ct2" / "tokenizer.json").exists()
+    backbone = read_adapter(tmp_path / "adapter").model.backbone
+    wav = torch.randn(1, 20000, generator=torch.Generator().manual_seed(2)) * 0.1
+    mel = backbone.log_mel(wav, 2 * backbone.model.config.max_source_positions)
+    theirs = ctranslate2.models.Whisper(str(tmp_path / "ct2"), intra_threads=1)
+    prompt = backbone.tokenizer.convert_ids_to_tokens(backbone.tokenizer.prefix_tokens)
+    mel = ctranslate2.StorageView.from_array(mel.numpy())
+    (found,) = theirs.generate(mel, [prompt], beam_size=1, max_length=30)
+    assert len(found.sequences_ids[0]) > 5
+
+
 def test_lora_in_encoder_and_decoder_goes_to_peft_and_back(writer, tmp_path):
     model = build(writer, "lora")
     trained(model)

@@ -42,7 +42,8 @@ def counts(model: AdaptedModel, head: Any) -> dict[str, int]:
 def effective(model: AdaptedModel) -> dict[str, Any]:
     """What sizes come to on this backbone: `{"rank": r}`, or of sites that differ a
     list of them; empty for a method that has none."""
-    ranks = sorted({m.rank for m in model.petl.values() if hasattr(m, "rank")})
+    found = {getattr(module, "rank", None) for module in model.petl.values()}
+    ranks = sorted(rank for rank in found if isinstance(rank, int))
     return {"rank": ranks[0] if len(ranks) == 1 else ranks} if ranks else {}
 
 

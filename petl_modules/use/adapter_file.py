@@ -33,6 +33,7 @@ from petl_modules.use.adapter_schema import (
     shortened,
 )
 from petl_modules.use.adapter_tensors import check_header, read_header, read_tensors
+from petl_modules.use.hub import located
 
 HERE = "."
 # Knobs of adapters that were saved before there was a choice
@@ -125,7 +126,7 @@ def read_adapter(
     Arguments
     ---------
     folder : str or Path
-        With adapter.safetensors and adapter.json.
+        With adapter.safetensors and adapter.json; or an id on a hub, OWNER/NAME.
     backbone : Backbone or None
         With its pretrained weights; None loads the one that the file names.
     source : str or None
@@ -140,7 +141,7 @@ def read_adapter(
     UserError
         If the file is damaged, or made for another backbone.
     """
-    folder = Path(folder)
+    folder = located(folder)
     settings = read_settings(folder / SETTINGS)
     header = read_header(folder / TENSORS)
     refuse_sizes_beyond(settings, header, folder)
@@ -181,7 +182,7 @@ def load_its_backbone(folder: str | Path, source: str | None = None) -> Backbone
     UserError
         If the file is damaged, or the backbone cannot be loaded.
     """
-    folder = Path(folder)
+    folder = located(folder)
     made_for = read_settings(folder / SETTINGS).backbone
     if source is None:  # HERE: an adapter that lies beside its backbone
         source = str(folder) if made_for.source == HERE else made_for.source

@@ -1,9 +1,14 @@
-"""Write an adapter and its backbone as one ONNX file.
+"""Write an adapter and its backbone for ONNX Runtime.
 
 `petl export ADAPTER FILE.onnx`: the file takes waveforms at the backbone's rate, any
 number of clips of one length, and gives class probabilities; features, backbone,
-adapter and head are inside. What ONNX Runtime computes of it is compared with PyTorch
-before it is said to be done. Labels and sample rate are in the file's metadata.
+adapter and head are inside. Labels and sample rate are in the file's metadata.
+
+`petl export ADAPTER FOLDER` of a Whisper with its decoder: FOLDER gets encoder.onnx,
+decoder.onnx (one token more at each call, with what was read before it) and
+transcribe.py, which needs onnxruntime alone: python FOLDER/transcribe.py CLIP.wav
+
+What ONNX Runtime computes is compared with PyTorch before it is said to be done.
 """
 
 import json
@@ -19,7 +24,7 @@ from torch import nn
 from petl_modules.console import Parser
 from petl_modules.errors import UserError
 from petl_modules.files import refuse_folder, whole
-from petl_modules.tasks.heads import ClassificationHead
+from petl_modules.tasks.heads import ClassificationHead, OwnHead
 from petl_modules.use.adapter_file import read_adapter
 
 WAVS, CUT, PROBABILITIES = "wavs", "wavs_cut", "probabilities"
@@ -51,15 +56,17 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
     Arguments
     ---------
     adapter : str or Path
-        A run's folder; a classifier.
+        A run's folder; a classifier, or a Whisper with its decoder.
     path : str or Path
+        A file, or for a Whisper a new folder.
     source : str or None
         Where the backbone is now, if not where the adapter says.
 
     Returns
     -------
     float
-        The largest difference of a probability between ONNX Runtime and PyTorch.
+        The largest difference of a probability, or of a Whisper's logit, between ONNX
+        Runtime and PyTorch.
 
     Raises
     ------
@@ -69,13 +76,18 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
     """
     onnx, _ = libraries()
     path = Path(path)
-    refuse_folder(path)
     if not path.parent.is_dir():
         raise UserError(f"There is no folder {path.parent} for {path.name}.")
     loaded = read_adapter(adapter, source=source)
+    if isinstance(loaded.head, OwnHead):
+        from petl_modules.use.export_writer import export_writer
+
+        return export_writer(loaded, path)
+    refuse_folder(path)
     if not isinstance(loaded.head, ClassificationHead):
         raise UserError(
-            f"The adapter {adapter} gives no labels: only classifiers are exported."
+            f"The adapter {adapter} gives no labels: only classifiers are exported, "
+            "and Whispers that write."
         )
     rate, seconds = loaded.model.backbone.sample_rate, loaded.max_duration
     longest = None if seconds is None else round(seconds * rate)
@@ -171,12 +183,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("adapter", metavar="ADAPTER", help="The folder of a run.")
-    add("file", metavar="FILE", help="What to write, such as model.onnx.")
+    add("file", metavar="FILE", help="What to write: model.onnx, or a folder.")
     add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     difference = export(options.adapter, options.file, options.source)
     print(
-        f"{options.file}: probabilities within {difference:.1e} of PyTorch's, in ONNX "
-        "Runtime."
+        f"{options.file}: what ONNX Runtime computes is within {difference:.1e} of "
+        "PyTorch."
     )

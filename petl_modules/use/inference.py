@@ -37,7 +37,7 @@ def load_adapter(
     Arguments
     ---------
     folder : str or Path
-        Of a run, with adapter.safetensors and adapter.json.
+        Of a run, with adapter.safetensors and adapter.json; or an id on a hub.
     name : str or None
         What to call it; None for the folder's path.
     source : str or None
@@ -133,6 +133,10 @@ class Adapters:
     def told(self, name: str, probabilities: torch.Tensor) -> Answer:
         """What an adapter tells of probabilities `(classes,)`, as in its answers."""
         return self._named(name).told(probabilities)
+
+    def info_of(self, name: str) -> dict[str, Any]:
+        """What an adapter's file says of it: labels, metrics and where it is from."""
+        return self._named(name).info
 
     def labels_of(self, name: str) -> list[str]:
         """The classes or symbols of an adapter."""

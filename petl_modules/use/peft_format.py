@@ -3,10 +3,12 @@
 `petl peft ADAPTER FOLDER` writes adapter_config.json and adapter_model.safetensors,
 which `peft.PeftModel.from_pretrained` puts on the backbone that
 `transformers.AutoModel` loads; the trained last LayerNorm goes with it. The methods are
-lora with its variants, ia3 (scale without shifts), vera and norms. The head stays with
-the adapter: PEFT knows none for a bare backbone.
+lora with its variants, ia3 (scale without shifts), vera and norms. A classifier's head
+lies beside it, with classify.py, which uses both without petl, and a README that says
+what transformers' features make of short clips.
 """
 
+import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from petl_modules.methods.scale import INPUT
 from petl_modules.use.adapter_file import read_adapter
 from petl_modules.use.adapter_schema import read_json
 from petl_modules.use.adapter_tensors import Header, read_header, read_tensors
+from petl_modules.use.peft_head import write_head
 from petl_modules.use.peft_kinds import (
     Kind,
     NormsKind,
@@ -271,5 +274,8 @@ def main(argv: list[str] | None = None) -> None:
     add("folder", metavar="FOLDER", help="A new folder for the files.")
     add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
-    to_peft(read_adapter(options.adapter, source=options.source).model, options.folder)
+    adapter = read_adapter(options.adapter, source=options.source)
+    to_peft(adapter.model, options.folder)
     print(f"In PEFT's format: {options.folder}")
+    if without := write_head(options.folder, adapter):
+        print(f"There is no script beside it: {without}.", file=sys.stderr)

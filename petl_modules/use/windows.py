@@ -27,6 +27,7 @@ def answer_windows(
     hop: float | None = None,
     adapter: str | None = None,
     batch_size: int = 16,
+    most: float | None = None,
 ) -> list[Answer]:
     """What is heard in each part of a recording of any length.
 
@@ -47,6 +48,8 @@ def answer_windows(
         Whose answers; None for the one in use.
     batch_size : int
         How many windows are computed together.
+    most : float or None
+        Seconds of the recording that are heard at most.
 
     Returns
     -------
@@ -71,6 +74,8 @@ def answer_windows(
     size, step = round(window * rate), max(1, round(hop * rate))
     spans, outputs = [], []
     pieces = read_pieces(path, rate)
+    if most is not None:
+        pieces = beginning(pieces, round(most * rate))
     found = segments(pieces, size, rate) if text else windows(pieces, size, step)
     for batch in batched(found, batch_size):
         wavs = torch.nn.utils.rnn.pad_sequence([clip for _, clip in batch], True)
@@ -117,6 +122,15 @@ def refuse_lengths(
             f"{name} gives text, of which windows that overlap would repeat words: "
             "give no hop."
         )
+
+
+def beginning(pieces: Iterator[torch.Tensor], most: int) -> Iterator[torch.Tensor]:
+    """The first `most` samples of sound that comes in pieces."""
+    for piece in pieces:
+        yield piece[:most]
+        most -= len(piece)
+        if most <= 0:
+            return
 
 
 def segments(
