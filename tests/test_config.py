@@ -45,6 +45,16 @@ def test_a_recipe_is_laid_over_what_all_share(recipe):
     assert set(config.tree) == {*shared.tree, "own_key"}
 
 
+def test_a_recipe_is_laid_over_one_beside_it(tmp_path):
+    base, small = tmp_path / "base.yaml", tmp_path / "small.yaml"
+    base.write_text("recipe: Own\nbatch_size: 5\nnumber_of_epochs: 3\n")
+    small.write_text("over: base.yaml\nbatch_size: 2\n")
+    config = load_config(small)
+    assert (config["batch_size"], config["number_of_epochs"]) == (2, 3)
+    base.write_text("over: small.yaml\nrecipe: Own\n")
+    assert "over=small.yaml" in refused(small)  # round and round
+
+
 def test_an_object_can_be_replaced(recipe):
     text = "opt_class: !name:torch.optim.SGD\n    lr: !ref <lr>\n"
     config = load_config(recipe(text), ["--lr=0.25"])

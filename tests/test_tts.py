@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from petl_modules.train.refusals import refuse_unasked_trust
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 from petl_modules.tts.features import SpeechFeatures, hertz
 from petl_modules.tts.head import VoiceHead
+from petl_modules.tts.made_voice import other_voice
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion, time_warping
-from petl_modules.tts.recognise import Recogniser, word_error_rate
+from petl_modules.tts.recognise import load_recogniser, word_error_rate
 from petl_modules.tts.speaker_encoder import load_encoder, mean_embeddings
 from petl_modules.tts.synthesize import Synthesizer, main
 from petl_modules.tts.text import SYMBOLS, symbols_of
@@ -139,11 +141,28 @@ def test_word_error_rate_by_hand():
     assert word_error_rate(said, [["go", "now", "on"], ["no"]]) == pytest.approx(1 / 3)
 
 
+def test_sphinx_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    with pytest.raises(UserError, match="pip install pocketsphinx"):
+        load_recogniser("pocketsphinx")
+
+
+def test_another_voice_is_lower_and_has_other_formants():
+    time = np.arange(12000) / 16000
+    parts = [np.sin(2 * np.pi * 220 * n * time) * np.exp(-n / 4) for n in range(1, 30)]
+    wav = torch.from_numpy(0.2 * np.sum(parts, 0)).float()
+    made = other_voice(wav, 16000)
+    features = SpeechFeatures(**{**FEATURES, "sample_rate": 16000})
+    pitch = features.pitch(torch.from_numpy(made))
+    found = float(hertz(pitch[pitch != 0]).median())
+    assert abs(found - 0.62 * 220) < 4 and abs(len(made) - len(wav)) < 100
+
+
 def test_griffin_lim_gives_the_tone_back():
     time = torch.arange(22050) / 22050
     wav = 0.3 * torch.sin(2 * torch.pi * 440 * time)
-    vocoder = GriffinLimVocoder(**FEATURES)
-    mel = SpeechFeatures(**FEATURES).mel(wav)
+    features = SpeechFeatures(**FEATURES)
+    vocoder, mel = GriffinLimVocoder(features), features.mel(wav)
     spoken = vocoder(mel)
     assert abs(len(spoken) - len(wav)) <= 256 and spoken.abs().max() <= 1
     assert abs(int(torch.fft.rfft(spoken[:22016]).abs().argmax()) - 440) < 25
@@ -245,6 +264,15 @@ def test_a_prompt_is_held_out_of_every_speaker():
     assert hold_out(entries(), 1, 2, seed=1) != splits
     with pytest.raises(UserError, match="valid_sentences=3"):
         hold_out(entries(), 3, 3, seed=0)
+
+
+def test_every_speaker_is_judged():
+    clips = [f"{name}{i}" for name in "abc" for i in range(4)]
+    own = {clip: {"speaker": clip[0]} for clip in clips}
+    splits = hold_out(own, 3, 6, seed=0)
+    said = {split: sorted(key[0] for key in part) for split, part in splits.items()}
+    assert said == {"train": [*"abc"], "valid": [*"abc"], "test": [*"aabbcc"]}
+    assert hold_out(own, 3, 6, seed=1) != splits
 
 
 def test_speakers_are_chosen_by_name():
@@ -430,6 +458,6 @@ def test_damaged_vocoders_and_recognisers_are_refused(tmp_path):
     with pytest.raises(UserError, match="No HiFi-GAN can be loaded"):
         load_vocoder(str(tmp_path), features, True)
     with pytest.raises(UserError, match="No Whisper can be loaded"):
-        Recogniser(str(tmp_path))
+        load_recogniser(str(tmp_path))
     with pytest.raises(UserError, match="No Whisper can be loaded"):
-        Recogniser(str(tiny_checkpoint("wav2vec2", tmp_path / "w")))
+        load_recogniser(str(tiny_checkpoint("wav2vec2", tmp_path / "w")))

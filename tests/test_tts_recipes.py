@@ -111,6 +111,9 @@ def test_base_adaptation_and_synthesis(trees, tmp_path):
     assert {"mcd", "f0_rmse", "duration_error"} <= result["metrics"]["test"].keys()
     assert result["metrics"]["test"]["mcd"] > 0 and result["left_out"] == 1
     assert result["metrics"]["test"]["word_error_rate"] > 0  # it knows no words
+    tensors = load_file(folder / "adapter.safetensors")
+    (spectrum,) = (t for name, t in tensors.items() if name.endswith("spectrum"))
+    assert spectrum.shape == (1, 80) and spectrum.abs().mean() > 0.1  # of its clips
     assert 0 < result["parameters"]["petl"] < result["parameters"]["backbone"]
     with open(folder / "sentences.csv", newline="", encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 2

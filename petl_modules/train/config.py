@@ -323,18 +323,22 @@ def of_task(own: CommentedMap, path: Path, task: str | None) -> CommentedMap:
     return overlay(own, parts[task])
 
 
-def lower_layer(own: CommentedMap, path: Path) -> CommentedMap:
-    """What a yaml is laid over: petl.yaml, or the yaml beside it that `over` names,
-    which may be laid over another in turn."""
+def lower_layer(
+    own: CommentedMap, path: Path, above: tuple[Path, ...] = ()
+) -> CommentedMap:
+    """What a yaml is laid over: petl.yaml, or the one that `over` names, beside
+    petl.yaml or beside the yaml itself, which may be laid over another in turn."""
     name = own.pop("over", None)
     if path.resolve() == SHARED:
         return CommentedMap()
     if name is None:
         return read(SHARED)
-    if name not in (known := sorted(p.name for p in SHARED.parent.glob("*.yaml"))):
-        raise UserError(f"over={name} in {path} is none of {', '.join(known)}.")
-    layer = read(SHARED.parent / name)
-    return overlay(lower_layer(layer, SHARED.parent / name), layer)
+    folders = (SHARED.parent, path.parent)
+    known = {p.name: p for f in reversed(folders) for p in sorted(f.glob("*.yaml"))}
+    if name not in known or known[name] in (*above, path):
+        raise UserError(f"over={name} in {path} is none of {', '.join(sorted(known))}.")
+    layer = read(known[name])
+    return overlay(lower_layer(layer, known[name], (*above, path)), layer)
 
 
 def overlay(base: CommentedMap, top: CommentedMap) -> CommentedMap:

@@ -54,6 +54,10 @@ class FastSpeech2Config:
 
     model_type: ClassVar[str] = KIND
 
+    def __post_init__(self) -> None:
+        for name in ("kernel_sizes", "speakers"):  # lists in yaml and JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
     @property
     def features(self) -> dict[str, Any]:
         """The settings of `SpeechFeatures`."""
@@ -75,7 +79,6 @@ def read_config(path: Path) -> FastSpeech2Config:
     known = {field.name for field in fields(FastSpeech2Config)}
     if unknown := sorted(values.keys() - known):
         raise UserError(f"{path} holds {unknown[0]}, which is no setting of a base.")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
         return FastSpeech2Config(**values)
     except TypeError as error:

@@ -1,7 +1,9 @@
 """What the recipes of speech synthesis share in reading data sets."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError
@@ -52,9 +54,10 @@ def hold_out(
     ---------
     entries : dict
         `{id: {wav, text, speaker, prompt (optional)}}`; what several speakers read from
-        one prompt is one sentence.
+        one prompt is one sentence. Where there are no prompts, speakers take turns, so
+        that all are judged if there are sentences enough.
     valid, test : int
-        How many sentences.
+        How many sentences, of all speakers together.
     seed : int
 
     Returns
@@ -74,7 +77,7 @@ def hold_out(
             f"valid_sentences={valid} and test_sentences={test} must be 1 or more, and "
             f"leave some of {len(sentences)} sentences to train on."
         )
-    drawn = random.Random(seed).sample(sentences, valid + test)
+    drawn = in_turn(entries, prompts, sentences, valid + test, random.Random(seed))
     parts = dict.fromkeys(drawn[:valid], "valid") | dict.fromkeys(drawn[valid:], "test")
     splits = {name: {} for name in SPLITS}
     for key, entry in sorted(entries.items()):
@@ -85,6 +88,30 @@ def hold_out(
     return splits
 
 
+def in_turn(
+    entries: Mapping[str, dict],
+    prompts: Mapping[str, str],
+    sentences: list[str],
+    count: int,
+    random_state: random.Random,
+) -> list[str]:
+    """So many sentences: one of each speaker, then a second of each, and so on; where
+    speakers share prompts, as they come."""
+    own: dict[str, list[str]] = {}
+    for key, entry in sorted(entries.items()):
+        if "prompt" not in entry:
+            own.setdefault(entry["speaker"], []).append(prompts[key])
+    if len(own) < 2:
+        return random_state.sample(sentences, count)
+    orders = [random_state.sample(own[name], len(own[name])) for name in sorted(own)]
+    return [s for turn in zip_longest(*orders) for s in turn if s is not None][:count]
+
+
 def listed(names: str | Iterable[str]) -> list[str]:
     """One name or several as a list."""
     return list(names) if isinstance(names, list | tuple) else [names]
+
+
+def words_of(text: str) -> str:
+    """What makes two texts the same sentence: their words."""
+    return " ".join(re.findall(r"\w+", text.lower()))

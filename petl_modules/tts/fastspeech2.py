@@ -128,21 +128,7 @@ def new_fastspeech2(
         Size of speaker_encoder's embeddings, such as 192 of ECAPA-TDNN; null for
         vectors that are learned.
     """
-    config = FastSpeech2Config(
-        text=text,
-        alignment=alignment,
-        hidden_size=hidden_size,
-        heads=heads,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-        ffn_size=ffn_size,
-        kernel_sizes=tuple(kernel_sizes),
-        postnet_size=postnet_size,
-        dropout=dropout,
-        sample_rate=sample_rate,
-        hop_length=hop_length,
-        embedding_size=embedding_size,
-    )
+    config = FastSpeech2Config(**locals())  # whose fields the arguments are
     return random_fastspeech2(config, KIND)
 
 

@@ -36,6 +36,8 @@ class VoiceModel(TaskModel):
         """
         voice = self.head(speakers)
         guided = self.model(symbols, counts, voice, target)
+        guided = self.head.coloured(guided, speakers)
         if self.training:
             return guided, None
-        return guided, self.model(symbols, counts, voice, hurry=True)
+        free = self.model(symbols, counts, voice, hurry=True)
+        return guided, self.head.coloured(free, speakers)

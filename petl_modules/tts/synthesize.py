@@ -160,9 +160,10 @@ class Synthesizer:
         numbers = self.base.symbols
         found = [numbers[s] for s in symbols_of(text, self.base.config.text)]
         symbols = torch.tensor([found], device=self.device)
-        voice = self.head(torch.tensor([self._place(speaker)], device=self.device))
+        speakers = torch.tensor([self._place(speaker)], device=self.device)
         count = torch.tensor([len(found)], device=self.device)
-        return self.base(symbols, count, voice, pace=pace).mel[0].cpu()
+        speech = self.base(symbols, count, self.head(speakers), pace=pace)
+        return self.head.coloured(speech, speakers).mel[0].cpu()
 
     def _place(self, speaker: str | None) -> int:
         if speaker is None and len(self.speakers) == 1:

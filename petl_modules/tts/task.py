@@ -29,9 +29,10 @@ from petl_modules.tts.head import VoiceHead
 from petl_modules.tts.losses import WEIGHTS, loss_terms
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
-from petl_modules.tts.recognise import Recogniser, word_error_rate
+from petl_modules.tts.recognise import load_recogniser, word_error_rate
 from petl_modules.tts.similarity import SpeakerSimilarity
 from petl_modules.tts.speaker_encoder import mean_embeddings
+from petl_modules.tts.spectra import match_spectra
 from petl_modules.tts.speech import Target
 from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder
@@ -62,7 +63,8 @@ class TTS(Task):
         A HiFi-GAN that plays spectrograms, a folder or hub id, or griffin-lim; null
         for the base's own, and for Griffin-Lim where it has none.
     asr : str or None
-        A Whisper model for the word error rate, a folder or hub id; null for none.
+        What tells the word error rate: Whisper, a folder or hub id, or pocketsphinx,
+        a worse judge whose package brings its model; null for none.
     speaker_encoder : str or None
         The model of speakers that the base was trained with, a folder or hub id.
     trust_code : bool
@@ -100,7 +102,8 @@ class TTS(Task):
         cache_mib: Count = 1024,
         noprogressbar: bool = False,
     ) -> None:
-        self.labels, self.backbone, self.head = labels, model.backbone, head
+        self.labels, self.model, self.head = labels, model, head
+        self.backbone = model.backbone
         self.full = bool(model.awake)
         self.metric = one_of("metric", metric, METRICS)
         self.cache_folder = cache_folder
@@ -109,7 +112,7 @@ class TTS(Task):
         self.trust_code = trust_code
         vocoder = vocoder or self.backbone.vocoder
         self.vocoder = load_vocoder(vocoder, self.features, trust_code)
-        self.recogniser = None if asr is None else Recogniser(asr)
+        self.recogniser = None if asr is None else load_recogniser(asr)
         self.similarity = SpeakerSimilarity() if similarity else None
         self.speaker_encoder = speaker_encoder
         if bool(speaker_encoder) != bool(self.backbone.config.embedding_size):
@@ -120,7 +123,8 @@ class TTS(Task):
                 else "This base was trained with embeddings of a speaker encoder: give "
                 "its folder as --speaker_encoder."
             )
-        self.embedded, self.progress = False, not noprogressbar
+        self.met = False  # the speakers, in what trains
+        self.progress = not noprogressbar
         self.mels = KeptMels(self.features, cache_mib)
         self.durations = None
         if self.backbone.aligner is not None:
@@ -148,10 +152,9 @@ class TTS(Task):
             except UserError as error:
                 raise UserError(f"{key}: {error}") from None
         known = self.features.cached(self.cache_folder, dataset, self.progress)
-        if self.speaker_encoder and not self.embedded:
+        if self.speaker_encoder and not self.met:
             encoder, trusted = self.speaker_encoder, self.trust_code
             mean_embeddings(encoder, dataset, self.labels, self.head, trusted)
-            self.embedded = True
 
         def symbols(text: str) -> Tensor:
             return torch.tensor([numbers[s] for s in self.symbols(text)])
@@ -166,6 +169,9 @@ class TTS(Task):
         if self.durations is not None:
             frames = self.durations.of(self.spoken(dataset))
             add(frames.get, takes="wav", provides="frames")
+        if self.head.spectrum is not None and not self.met:
+            match_spectra(self, dataset)
+        self.met = True
 
     def symbols(self, text: str) -> list[str]:
         """The symbols of a text."""

@@ -46,7 +46,7 @@ def load_vocoder(
     """
     if source in (None, GRIFFIN_LIM):
         logger.info("Vocoder: Griffin-Lim; --vocoder=FOLDER takes a HiFi-GAN.")
-        return GriffinLimVocoder(**features.settings)
+        return GriffinLimVocoder(features)
     if is_hifigan(source):
         vocoder = load_hifigan_folder(source, features.settings)
     else:
@@ -61,32 +61,26 @@ class GriffinLimVocoder:
 
     Arguments
     ---------
-    **settings
-        Those of `SpeechFeatures`.
+    features : SpeechFeatures
+        How the spectrograms are made.
     """
 
-    def __init__(
-        self,
-        sample_rate: int,
-        hop_length: int,
-        win_length: int,
-        n_fft: int,
-        n_mels: int,
-        f_min: float,
-        f_max: float,
-    ) -> None:
+    def __init__(self, features: SpeechFeatures) -> None:
+        sizes = features.settings
+        n_fft, hop_length = sizes["n_fft"], sizes["hop_length"]
         self.inverse_mel = InverseMelScale(
             n_fft // 2 + 1,
-            n_mels,
-            sample_rate,
-            f_min,
-            f_max,
+            sizes["n_mels"],
+            sizes["sample_rate"],
+            sizes["f_min"],
+            sizes["f_max"],
             norm="slaney",
             mel_scale="slaney",
             driver="gelsd",  # the filters overlap little at the lowest bins
         )
+        windows = {"win_length": sizes["win_length"], "hop_length": hop_length}
         self.griffin_lim = GriffinLim(
-            n_fft, ITERATIONS, win_length, hop_length, power=1, rand_init=False
+            n_fft, ITERATIONS, **windows, power=1, rand_init=False
         )
 
     def __call__(self, mel: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
 """Entries of LJSpeech (Ito and Johnson, 2017), as sentences to speak."""
 
-import re
 from pathlib import Path
 
 from petl_modules import data
 from petl_modules.errors import UserError
-from petl_modules.tts.corpora import hold_out
+from petl_modules.tts.corpora import hold_out, words_of
 
 SPEAKER = "LJ"
 SUFFIXES = (".wav", ".flac", ".ogg")
@@ -54,7 +53,7 @@ def prepare_speech(
             "wav": str(clip_of(folder / "wavs", key)),
             "text": rest[1],
             "speaker": SPEAKER,
-            "prompt": " ".join(re.findall(r"\w+", rest[0].lower())),
+            "prompt": words_of(rest[0]),
         }
     return hold_out(entries, valid_sentences, test_sentences, seed), [SPEAKER]
 

@@ -1,5 +1,8 @@
 """Entries of one's own recordings, from a table, JSON or a folder, for every task."""
 
+import logging
+from pathlib import Path
+
 from petl_modules import data
 from petl_modules.data.own import read_own
 from petl_modules.data.own_columns import LEARNS, Columns, OwnTask
@@ -7,6 +10,9 @@ from petl_modules.data.own_splits import Division
 from petl_modules.data.spoken_text import SpokenText
 from petl_modules.data.units import with_units
 from petl_modules.errors import UserError
+from petl_modules.tts.made_voice import made_voice
+
+logger = logging.getLogger("petl_modules.recipes.owndata")
 
 FORMS = (
     "--data=TABLE names a csv, tsv or JSON list of recordings with the column path and "
@@ -22,6 +28,7 @@ def prepare_owndata(
     spoken: SpokenText,
     tokens: str = "char",
     vocab_size: int = 500,
+    output_folder: str = "results",
 ) -> tuple[data.Splits, list[str] | None]:
     """Entries of the recordings that a list names.
 
@@ -29,7 +36,8 @@ def prepare_owndata(
     ---------
     data : str or None
         A csv or tsv table, JSON, a folder that the library datasets saved, or a folder
-        of recordings.
+        of recordings. None: of tts a voice that nobody has, which is made under
+        `output_folder`.
     task : str
         What is learnt: a class (classification), several labels a clip (tags), text by
         CTC (ctc) or by a backbone that writes (seq2seq), or voices (tts).
@@ -40,6 +48,7 @@ def prepare_owndata(
         Of ctc: char, or bpe for SentencePiece units.
     vocab_size : int
         Of bpe.
+    output_folder : str
 
     Returns
     -------
@@ -51,6 +60,9 @@ def prepare_owndata(
     UserError
         For a list that cannot be read or used; it names the row.
     """
+    if data is None and task == "tts":
+        data = str(made_voice(Path(output_folder) / "made_voice"))
+        logger.info("No data: using a made voice, %s.", data)
     if data is None:
         raise UserError(f"{FORMS}.")
     own = read_own(data, columns, task)
