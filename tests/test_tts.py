@@ -23,7 +23,7 @@ from petl_modules.train.refusals import refuse_unasked_trust
 from petl_modules.tts.corpora import chosen_speakers, hold_out
 from petl_modules.tts.features import SpeechFeatures, hertz
 from petl_modules.tts.head import VoiceHead
-from petl_modules.tts.made_voice import other_voice
+from petl_modules.tts.made_voice import made_voice, other_voice
 from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion, time_warping
 from petl_modules.tts.recognise import load_recogniser, word_error_rate
 from petl_modules.tts.speaker_encoder import load_encoder, mean_embeddings
@@ -156,6 +156,17 @@ def test_another_voice_is_lower_and_has_other_formants():
     pitch = features.pitch(torch.from_numpy(made))
     found = float(hertz(pitch[pitch != 0]).median())
     assert abs(found - 0.62 * 220) < 4 and abs(len(made) - len(wav)) < 100
+
+
+def test_a_made_voice_is_a_table_of_recordings(monkeypatch, tmp_path):
+    monkeypatch.setattr("petl_modules.tts.made_voice.SENTENCES", ("Go on.",))
+    table = made_voice(tmp_path / "voice")
+    assert table.read_text() == "path,text\n01.wav,Go on.\n"
+    sound, _ = soundfile.read(table.with_name("01.wav"))
+    assert 0.3 < len(sound) / 16000 < 3 and np.abs(sound).max() > 0.05
+    before = table.stat().st_mtime_ns
+    assert made_voice(tmp_path / "voice") == table
+    assert table.stat().st_mtime_ns == before  # nothing is made again
 
 
 def test_griffin_lim_gives_the_tone_back():

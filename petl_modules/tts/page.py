@@ -47,7 +47,11 @@ class Spoken:
 
 
 def write_page(
-    folder: Path, spoken: Sequence[Spoken], rate: int, seconds: float
+    folder: Path,
+    spoken: Sequence[Spoken],
+    rate: int,
+    seconds: float,
+    introduction: str = "",
 ) -> list[Path]:
     """Write index.html with a sound and a picture of everything that was spoken.
 
@@ -60,6 +64,8 @@ def write_page(
         Hz.
     seconds : float
         From one frame of a spectrogram to the next.
+    introduction : str
+        What stands above all.
 
     Returns
     -------
@@ -91,6 +97,8 @@ def write_page(
         + "\n</div>"
         for text, figures in parts.items()
     )
+    if introduction:
+        body = f"<p>{html.escape(introduction)}</p>\n{body}"
     write_text(
         folder / INDEX,
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
