@@ -10,7 +10,6 @@ from petl_modules.data.own_splits import Division
 from petl_modules.data.spoken_text import SpokenText
 from petl_modules.data.units import with_units
 from petl_modules.errors import UserError
-from petl_modules.tts.made_voice import made_voice
 
 logger = logging.getLogger("petl_modules.recipes.owndata")
 
@@ -61,6 +60,8 @@ def prepare_owndata(
         For a list that cannot be read or used; it names the row.
     """
     if data is None and task == "tts":
+        from petl_modules.tts.made_voice import made_voice  # takes seconds to load
+
         data = str(made_voice(Path(output_folder) / "made_voice"))
         logger.info("No data: using a made voice, %s.", data)
     if data is None:
