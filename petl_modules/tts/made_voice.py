@@ -12,10 +12,16 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from petl_modules.backbones import load_backbone
 from petl_modules.files import lock, whole
+from petl_modules.tts.backbone import FastSpeech2Backbone
 from petl_modules.tts.features import F0_RANGE
+from petl_modules.tts.head import voice_head
+from petl_modules.tts.text import symbols_of
+from petl_modules.tts.vocoder import load_vocoder
 
 BASE, TABLE = "kathleen", "voice.csv"
 LOWER, LONGER = 0.62, 1.16  # of fundamental frequency; of the throat
@@ -52,29 +58,35 @@ def made_voice(folder: Path) -> Path:
     ---------
     folder : Path
     """
-    from petl_modules.tts.synthesize import Synthesizer  # which no recording needs
-
     folder.mkdir(parents=True, exist_ok=True)
-    table, synthesizer = folder / TABLE, None
+    table = folder / TABLE
     with lock(folder / ".lock"):
         if table.is_file():
             return table
+        base = load_backbone(BASE)
+        rate, vocoder = base.sample_rate, load_vocoder(base.vocoder, base.features)
         rows = [("path", "text")]
         for number, text in enumerate(tqdm(SENTENCES, desc="made voice", leave=False)):
             sound = folder / f"{number + 1:02d}.wav"
             rows.append((sound.name, text))
             if not sound.is_file():
-                synthesizer = synthesizer or Synthesizer(BASE)
-                made = other_voice(synthesizer.speak(text), synthesizer.sample_rate)
+                made = other_voice(vocoder(said(base, text)), rate)
                 with whole(sound) as partial:
-                    rate = synthesizer.sample_rate
                     soundfile.write(partial, made, rate, format="WAV")
         with whole(table) as partial, open(partial, "w", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
     return table
 
 
-def other_voice(wav: torch.Tensor, rate: int) -> np.ndarray:
+@torch.no_grad()
+def said(base: FastSpeech2Backbone, text: str) -> Tensor:
+    """A text by a base's first speaker, a log-mel spectrogram `(frames, n_mels)`."""
+    found = [base.symbols[s] for s in symbols_of(text, base.config.text)]
+    voice = voice_head(base, list(base.config.speakers))(torch.tensor([0]))
+    return base(torch.tensor([found]), torch.tensor([len(found)]), voice).mel[0]
+
+
+def other_voice(wav: Tensor, rate: int) -> np.ndarray:
     """A sound `(samples,)` at `rate` Hz in another voice."""
     import pyworld  # not where recordings are there already
 
