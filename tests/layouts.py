@@ -253,7 +253,7 @@ def meld(root):
     }
     for part, (folder, dialogs) in folders.items():
         rows = []
-        lines = (("joy", "Oh, no"), ("neutral", "No. Oh, no!"))
+        lines = (("joy", "Abba!"), ("neutral", "Bee, abba."))
         for dialog, (place, (emotion, text)) in itertools.product(
             range(dialogs), enumerate(lines)
         ):

@@ -160,7 +160,7 @@ MUTATIONS = {
         "core/access_points.py",
         "out + function(z, out, mask) / gain)",
         "out + function(z, out, mask))",
-        "test_adapt.py -k transformers",
+        "test_adapt.py -k half_step",
     ),
     "bands with their padding": (
         "core/tokens.py",

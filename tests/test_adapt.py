@@ -14,6 +14,8 @@ from transformers import BertConfig, BertModel
 
 import petl_modules
 from petl_modules import Family, Part, adapt
+from petl_modules.core.access_points import Site
+from petl_modules.core.hooks import Hooks
 from petl_modules.errors import UserError
 
 METHODS = {
@@ -297,6 +299,13 @@ def test_parts_of_a_fused_projection_learn_each_for_itself():
     assert changed[:32].all() and not changed[32:64].any() and changed[64:].all()
     model.unmerge()
     assert torch.equal(module[0][0].attn.qkv.weight, before)
+
+
+def test_what_is_added_at_a_half_step_counts_whole():
+    block, x = nn.Linear(4, 4), torch.randn(2, 3, 4)
+    plain = x + 0.5 * block(x)  # a Conformer's layer adds half of what its block gives
+    Site(Hooks(), block, gain=0.5).add(lambda z, out, mask: torch.ones_like(out))
+    torch.testing.assert_close(x + 0.5 * block(x), plain + 1)
 
 
 def test_what_cannot_act_is_refused_in_a_sentence():

@@ -258,6 +258,8 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path, splits):
         prepare(tmp_path, splits, labels=("a",))
     with pytest.raises(UserError, match="class c has no training clips"):
         prepare(tmp_path, splits, labels="abc")
+    with pytest.raises(UserError, match="class b is there twice"):
+        prepare(tmp_path, splits, labels="abb")
     splits["valid"]["b00"]["label"] = "c"
     with pytest.raises(UserError, match="label c of the valid clip b00 is never"):
         prepare(tmp_path, splits, labels="abc")

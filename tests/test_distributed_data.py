@@ -172,7 +172,7 @@ def test_what_archives_leave_behind_is_no_clip(tmp_path):
 def test_quotes_that_a_converter_misread_are_quotes(tmp_path):
     layouts.meld(tmp_path)
     table = tmp_path / "dev_sent_emo.csv"
-    text = table.read_text(encoding="utf-8").replace("Oh, no", "He\x92s in", 1)
+    text = table.read_text(encoding="utf-8").replace("Abba!", "He\x92s in", 1)
     table.write_text(text, encoding="utf-8")
     splits, _ = prepare_function("MELD", "prepare_text")(tmp_path, **SPELT)
     assert splits["valid"]["dia0_utt0"]["text"] == "he's in"

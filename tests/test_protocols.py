@@ -62,6 +62,14 @@ def test_speech_commands_takes_any_words(tree):
         prepare(tree, "SpeechCommands", words=["up", "yes"])
 
 
+def test_speech_commands_lists_share_no_clip(tmp_path):
+    layouts.speechcommands(tmp_path)
+    with open(tmp_path / "testing_list.txt", "a") as stream:
+        stream.write("up/2c_nohash_0.wav\n")
+    with pytest.raises(UserError, match=r"both name up/2c_nohash_0\.wav"):
+        prepare_function("SpeechCommands")(tmp_path)
+
+
 def test_fluent_speech_commands_keeps_text_and_speaker(tree):
     splits, labels = prepare(tree, "FluentSpeechCommands")
     assert labels == ["activate lights none", "increase heat kitchen"]
@@ -139,7 +147,7 @@ def test_meld_reads_films_or_sound_in_their_place(tree):
         "valid": {".mp4"},
         "test": {".wav"},
     }
-    assert splits["train"]["dia0_utt0"]["text"] == "Oh, no"
+    assert splits["train"]["dia0_utt0"]["text"] == "Abba!"
 
 
 def test_vctk_splits_each_speakers_sorted_utterances(tree):
@@ -326,6 +334,6 @@ def test_snips_marks_slots_and_intents(tree, tmp_path):
 def test_meld_keeps_what_is_said(tree, tmp_path, caplog):
     prepare = prepare_function("MELD", "prepare_text")
     splits, labels = prepare(tree("MELD"), **SPELT)
-    assert labels == ["<blank>", *"hno\u2581"]
+    assert labels == ["<blank>", *"abe\u2581"]
     spoken = {e["text"] for part in splits.values() for e in part.values()}
-    assert spoken == {"oh no", "no oh no"}
+    assert spoken == {"abba", "bee abba"}

@@ -115,7 +115,7 @@ RECIPES = (
     ),
     Recipe(
         "MELD/ASR",
-        ["<blank>", *"hno\u2581"],
+        ["<blank>", *"abe\u2581"],
         (17, 3, 4),
         2,
         metric="word_error_rate",

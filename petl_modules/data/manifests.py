@@ -181,6 +181,9 @@ def check_splits(splits: Splits, labels: list[str] | None) -> None:
     if all("labels" in entry for entry in splits["train"].values()):
         check_tags(splits, labels or [])
     classes = all("label" in entry for entry in splits["train"].values())
+    if labels and len({*labels}) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UserError(f"The class {twice} is there twice.")
     if classes and len(labels) < 2:
         raise UserError(
             f"There must be two classes or more, here there are {len(labels)}: "

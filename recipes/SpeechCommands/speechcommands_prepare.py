@@ -36,7 +36,7 @@ def prepare_speechcommands(
     Raises
     ------
     UserError
-        For a wrong folder, or a word that has none.
+        For a wrong folder, a word that has none, or a clip in both lists.
     """
     folder = data.data_folder_of("Speech Commands", data_folder, LISTS["test"], LAYOUT)
     # _background_noise_ is no word
@@ -49,6 +49,11 @@ def prepare_speechcommands(
         for clip in data.read_lines(folder / listing):
             if clip.split("/")[0] in labels:
                 splits[name][clip] = entry(folder, clip)
+    if both := splits["valid"].keys() & splits["test"].keys():
+        raise UserError(
+            f"{' and '.join(LISTS.values())} in {folder} both name {min(both)}: what "
+            "is chosen by would be what is tested on."
+        )
     held_out = splits["valid"].keys() | splits["test"].keys()
     for label in labels:
         for path in data.clips_in(folder / label):
