@@ -115,8 +115,8 @@ MUTATIONS = {
     ),
     "lora scaled by the rate": (
         "methods/lora.py",
-        "(rank if alpha is None else alpha) / rank",
-        "(rank if alpha is None else alpha) / 128",
+        "self.scale = (rank if alpha is None else alpha) / divisor",
+        "self.scale = (rank if alpha is None else alpha) / 128",
         "test_methods.py -k lora",
     ),
     "both projections start at zero": (

@@ -136,9 +136,11 @@ RECIPES = (
         leaves="wer.txt",
     ),
 )
-# but for those whose texts are as FLEURS's, and are not yet tried
-UNTRIED = ("CommonVoice/ASR", "MELD/ASR")
-SPELLING = [r for r in RECIPES if "<blank>" in r.labels and r.folder not in UNTRIED]
+# but for that whose texts are as FLEURS's
+SPELLING = [
+    r for r in RECIPES if "<blank>" in r.labels and r.folder != "CommonVoice/ASR"
+]
+EPOCHS = {"MELD/ASR": 30}  # some of its clips are films, whose sound is compressed
 # every backbone with another method
 METHODS = {
     "ast": "conformer",
@@ -247,7 +249,7 @@ def test_a_recipe_that_spells_learns_its_texts(
         *arguments(recipe, trees, checkpoints[family], tmp_path),
         "--method=conv_adapter",
         "--train_norm=True",
-        "--number_of_epochs=20",
+        f"--number_of_epochs={EPOCHS.get(recipe.folder, 20)}",
         "--batch_size=1",
         "--lr=0.01",
         "--warmup=0.1",
