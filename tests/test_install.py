@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tomllib
+import pytest
 from conftest import tone
 from test_inference import saved
 
 ROOT = Path(__file__).parent.parent
+tomllib = pytest.importorskip("tomllib")  # of Python 3.11
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Runs a command as if what only other extras bring were not there
 WITHOUT = """
