@@ -186,7 +186,8 @@ def main(argv: list[str] | None = None) -> None:
     add("file", metavar="FILE", help="What to write: model.onnx, or a folder.")
     add("--source", help="The backbone, if it is not where the adapter says.")
     options = parser.parse_args(argv)
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for name in ("onnxscript", "torch.onnx"):  # such as that torchvision is not there
+        logging.getLogger(name).setLevel(logging.ERROR)
     difference = export(options.adapter, options.file, options.source)
     print(
         f"{options.file}: what ONNX Runtime computes is within {difference:.1e} of "

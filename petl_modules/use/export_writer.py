@@ -164,20 +164,19 @@ def facts(adapter: Adapter, state: Tensor) -> dict[str, Any]:
     tokenizer = backbone.tokenizer
     spoken = {key: said.get(key) for key in ("language", "speech_task")}
     spoken = {key: value for key, value in spoken.items() if value is not None}
-    numbers = backbone.numbers("", **spoken).tolist()
-    special = set(tokenizer.all_special_ids)
-    begin = numbers[: next(i for i, n in enumerate(numbers) if n not in special)]
+    backbone.numbers("", **spoken)  # tells the tokenizer how a text begins
+    end = settings.eos_token_id  # after which all numbers are no text
     byte_of = {c: b for b, c in bytes_to_unicode().items()}
     words = tokenizer.convert_ids_to_tokens(range(backbone.model.config.vocab_size))
     pieces = [
-        "" if word is None or i in special else bytes(map(byte_of.get, word)).hex()
+        "" if word is None or i >= end else bytes(map(byte_of.get, word)).hex()
         for i, word in enumerate(words)
     ]
     return {
         "samples": backbone.capacity(),
         "sample_rate": backbone.sample_rate,
-        "begin": begin,
-        "end": settings.eos_token_id,
+        "begin": list(tokenizer.prefix_tokens),
+        "end": end,
         "longest": backbone.longest_text,
         "never": settings.suppress_tokens or [],
         "not_first": settings.begin_suppress_tokens or [],
