@@ -17,7 +17,6 @@ from petl_modules.console import Parser, positive
 from petl_modules.data.own import read_own
 from petl_modules.data.own_columns import LEARNS, Columns
 from petl_modules.data.survey import Survey, survey
-from petl_modules.data.survey_pictures import write_page, write_pictures
 from petl_modules.knobs import knobs_of
 
 MOST = 20  # rows of a table, or sentences of one kind, that are printed
@@ -52,11 +51,19 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(as_object(found), indent=1, ensure_ascii=False))
     else:
         print("\n".join(lines))
-    if options.plots is not None:
-        write_pictures(found, options.plots)
-    if options.html is not None:
-        write_page(found, told(found, None), options.html)
+    if options.plots is not None or options.html is not None:
+        draw(found, options.plots, options.html)
     return 0 if found.sound else 1
+
+
+def draw(found: Survey, plots: Path | None, page: Path | None) -> None:
+    """Write pictures and a page, where they are asked for."""
+    from petl_modules.data.survey_pictures import write_page, write_pictures
+
+    if plots is not None:
+        write_pictures(found, plots)
+    if page is not None:
+        write_page(found, told(found, None), page)
 
 
 def too_long(found: Survey, most: float) -> list[str]:
