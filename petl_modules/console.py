@@ -7,13 +7,17 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
-from petl_modules.errors import UserError
+from petl_modules.errors import UserError, why_not_written
+
+# Seconds that others give the process that speaks: torchrun ends all with the first
+LATER = 2.0
 
 # What torch says where there is no memory left, on a CPU and on a GPU
 NO_ROOM = re.compile("can't allocate memory|out of memory")
@@ -36,7 +40,7 @@ def quiet() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if os.environ.get("RANK", "0") != "0":  # one process of several speaks
+    if not speaks():
         logging.getLogger().setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         handler.addFilter(own_or_error)
@@ -51,6 +55,11 @@ def quiet() -> None:
 
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
+
+
+def speaks() -> bool:
+    """Whether this process speaks for all that train together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def own_or_error(record: logging.LogRecord) -> bool:
@@ -77,7 +86,8 @@ def once() -> Iterator[None]:
     try:
         yield
     except UserError:
-        if os.environ.get("RANK", "0") != "0":
+        if not speaks():
+            time.sleep(LATER)
             sys.exit(2)
         raise
 
@@ -92,32 +102,67 @@ def refusing() -> Iterator[None]:
         finally:
             sys.stdout.flush()  # here, not when Python ends
     except UserError as error:
+        if not speaks():
+            time.sleep(LATER)
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get(str(error.name).partition(".")[0])
-        if extra is None:
-            raise
-        print(f"error: {missing(str(error.name), extra)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
-        # what Python flushes at its end must go somewhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_stdout()
         sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not NO_ROOM.search(str(error)):
+    except BaseException as error:
+        if interrupted(error):
+            if speaks():
+                print("\nStopped. The same command goes on from here.", file=sys.stderr)
+            sys.exit(130)
+        if left_alone(error):
+            time.sleep(LATER)
+            sys.exit(1)
+        if (said := why(error)) is None:
             raise
-        print(f"error: There is not enough memory: {SMALLER}.", file=sys.stderr)
+        forget_stdout()
+        print(f"error: {said}.", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # of a place that somebody named
-        if error.filename is None or error.strerror is None:
-            raise
+
+
+def why(error: BaseException) -> str | None:
+    """What a machine refuses, in a sentence: memory, a place that somebody named, room
+    on a disk, a library; None for what is nobody's mistake but ours."""
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and NO_ROOM.search(str(error))
+    ):
+        return f"There is not enough memory: {SMALLER}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
         place = one_line(os.fsdecode(error.filename))
-        print(f"error: {place} cannot be used: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
+        return f"{place} cannot be used: {error.strerror}"
+    if (said := why_not_written(error)) is not None:
+        return f"What was to be written cannot be: {said}"
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get(str(error.name).partition(".")[0])
+        return None if extra is None else missing(str(error.name), extra).rstrip(".")
+    return None
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether the user stopped what an error comes from: an import that is broken off
+    fails in its own way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        error = error.__context__
+    return isinstance(error, KeyboardInterrupt)
+
+
+def left_alone(error: BaseException) -> bool:
+    """Whether another of the processes that train together has ended, which says why
+    itself."""
+    return "RANK" in os.environ and "by peer" in str(error)
+
+
+def forget_stdout() -> None:
+    """Let what Python flushes at its end go nowhere, if nobody takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):  # it is no file at all
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def missing(module: str, extra: str) -> str:

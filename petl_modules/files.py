@@ -1,35 +1,21 @@
 """Files that are whole or not there, and what tells their versions apart."""
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save
 
-from petl_modules.errors import UserError
-
-# What torch and safetensors say of such disks, without a number
-CANNOT_WRITE = ("PytorchStreamWriter", "I/O error", "No space left", "unexpected pos")
-# What disks and folders say that take no more
-REFUSED = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENAMETOOLONG,
-}
+from petl_modules.errors import UserError, why_not_written
 
 # Times at the end of a recording's name, as W3C's media fragments have them
 PART = re.compile(r"(.+)#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?", re.DOTALL)
@@ -70,13 +56,62 @@ def whole(path: str | Path) -> Iterator[Path]:
         with open(partial, "rb+") as stream:
             os.fsync(stream.fileno())  # or a power failure leaves an empty file
         partial.replace(path)
-    except OSError as error:
-        if error.errno not in REFUSED:
+    except Exception as error:
+        if (why := why_not_written(error)) is None:
             raise
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+        raise UserError(f"{path} cannot be written: {why}.") from None
     finally:
         with suppress(OSError):  # it is gone, as it should be
             partial.unlink()
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Write a folder that is there with all its files or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+        Where the folder is to be: nothing, or an empty folder.
+
+    Yields
+    ------
+    Path
+        Another folder beside it, to write to, which takes its place when the block
+        ends, and is removed where the block fails.
+
+    Raises
+    ------
+    UserError
+        If the folder holds something, the disk is full, or the place cannot be written
+        to.
+    """
+    path = Path(os.path.abspath(path))  # `.` has no name
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} holds something already: name a new folder.")
+    partial = path.with_name(f".{uuid4().hex[:12]}.partial")
+    make_folder(partial)
+    try:
+        yield partial
+        partial.replace(path)
+    except UserError as error:  # names files by the name that they would have
+        raise UserError(str(error).replace(str(partial), str(path))) from None
+    except Exception as error:
+        if (why := why_not_written(error)) is None:
+            raise
+        raise UserError(f"{path} cannot be written: {why}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write in a folder that no
+    process writes in now."""
+    for path in folder.rglob(".*.partial*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @contextmanager
@@ -90,15 +125,13 @@ def writing(folder: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        refused = isinstance(error, OSError) and error.errno in REFUSED
-        if refused or any(words in str(error) for words in CANNOT_WRITE):
-            why = getattr(error, "strerror", None) or "the disk takes no more"
+    except Exception as error:
+        if (why := why_not_written(error)) is not None:
             raise UserError(
                 f"{folder} cannot be written to: {why}. The same command goes on from "
                 "the last checkpoint."
             ) from None
-        if not Path(folder).exists():
+        if not isinstance(error, UserError) and not Path(folder).exists():
             raise UserError(f"{folder} was deleted while it was in use.") from None
         raise
 
@@ -155,12 +188,6 @@ def refuse_folder(path: Path) -> None:
         raise UserError(f"{path} is a folder: name a file.")
 
 
-def refuse_full(folder: Path) -> None:
-    """Raise a UserError for a folder that holds something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something already: name a new folder.")
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Write a file in UTF-8, whole or not at all; bytes of file names that are no
     UTF-8 stand in it as `\\udcxx`."""
@@ -193,6 +220,13 @@ def write_tensors(
     with whole(path) as partial:
         # safetensors' save_file would make it the user's alone
         partial.write_bytes(save(plain, metadata))
+
+
+def write_figure(path: str | Path, figure: Any, dpi: int) -> None:
+    """Write a figure of matplotlib, whole or not at all, in the format that the file's
+    name ends in."""
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=dpi)
 
 
 def checksum(path: str | Path) -> str:

@@ -1,10 +1,13 @@
 """What the tests share: tiny checkpoints and recordings, recipes' command lines."""
 
+import multiprocessing
 import os
+import resource
 import runpy
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +89,30 @@ def run(recipe, *arguments, cwd=None):
         env=environment,
         timeout=600,
     )
+
+
+@contextmanager
+def limited(size):
+    """As `ulimit -f` limits the size of files, in bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def together(function, calls):
+    """Call a function so many times at once, each in a process of its own, which share
+    their imports; `calls` are its arguments."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["petl_modules.train.run", "petl_modules.tts.task"])
+    started = [context.Process(target=function, args=args) for args in calls]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(300)
+    assert [process.exitcode for process in started] == [0] * len(started)
 
 
 def run_here(recipe, *arguments):

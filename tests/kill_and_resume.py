@@ -1,18 +1,29 @@
 """Kill runs at random moments, change things between, and see what comes out.
 
-`python tests/kill_and_resume.py [--moments N] [--seed S] [--kinds NAME ...]`, by hand:
-a moment takes two starts of a recipe. A run that is killed and started again must end
-with the tensors of one that was not. Where data, weights or settings were changed
-between, it must refuse with a sentence that names what changed; where a checkpoint was
-damaged, it must end with the same tensors.
+`python tests/kill_and_resume.py [--home FOLDER] [--rounds N] [--kinds NAME ...]`, by
+hand.
+
+A moment kills a run of one of seven kinds, at a random second of its CPU time or at one
+of its file operations, changes something or nothing, and starts it again. It must end
+with the tensors of a run that was not killed, also where a bit of a checkpoint was
+flipped. Where data, weights or settings were changed it must refuse with a sentence
+that names what changed. A table of all moments comes at the end.
+
+What was imported once is forked for every start, so that a moment costs a few seconds.
+Runs are killed in forks of this process, and go on in forks of another: what hangs on
+the order of a set would differ. With `--home` the same command goes on with moments
+that were interrupted.
 """
 
 import argparse
+import gc
+import itertools
+import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,17 +35,25 @@ import layouts
 import numpy as np
 import soundfile
 import torch
-from conftest import command, tone
+import torch.utils.tensorboard
+from conftest import run_here, tone
 from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_speech_base, tiny_writer
+
+import petl_modules.tasks.classification
+import petl_modules.train.head_start
+import petl_modules.tts.task  # noqa: F401 (once, not in every run)
 
 PATIENCE = 300  # seconds that a tiny run may take
 CHANGES = ("nothing", "nothing", "data", "weights", "settings", "bit")
 NAMES = {
-    "data": ("data have changed",),
-    "weights": ("weights have changed",),
-    "settings": ("eps=",),
+    "data": "data have changed",
+    "weights": "weights have changed",
+    "settings": "eps=",
 }
+# What Python tells of before it does it
+OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+KILLED, GOING_ON = (multiprocessing.get_context(n) for n in ("fork", "forkserver"))
 
 
 @dataclass(frozen=True)
@@ -91,8 +110,8 @@ KINDS = {
             "--method=bottleneck",
             "--number_of_epochs=3",
             "--batch_size=2",
-            "--valid_sentences=1",
-            "--test_sentences=1",
+            "--valid_sentences=2",
+            "--test_sentences=2",
             "--samples=0",
         ),
     ),
@@ -137,39 +156,58 @@ KINDS = {
 def main() -> int:
     """Run the moments; returns how many ended wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--moments", type=int, default=40, help="of each kind")
+    parser.add_argument("--rounds", type=int, default=1, help="of six moments a kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--home", type=Path, help="where what was done is kept")
     options = parser.parse_args()
-    counted: Counter = Counter()
-    for name in options.kinds:
-        with tempfile.TemporaryDirectory() as folder:
-            counted += moments(name, options.moments, options.seed, Path(folder))
-    for (name, change, end), count in sorted(counted.items()):
-        print(f"{name:24} {change:9} {end:40} {count:4}")
-    return sum(count for (*_, end), count in counted.items() if end.startswith("WRONG"))
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(options.home or folder).resolve()
+        ends = [
+            end
+            for name in options.kinds
+            for end in moments(name, options.rounds, options.seed, home)
+        ]
+    for row, count in sorted(Counter(ends).items()):
+        print(f"{row[0]:24} {row[1]:9} {row[2]:40} {count:4}")
+    return sum(end.startswith("WRONG") for *_, end in ends)
 
 
-def moments(name: str, count: int, seed: int, home: Path) -> Counter:
-    """What came of so many kills of one kind."""
-    kind, draw = KINDS[name], random.Random(f"{name} {seed}")
-    make_world(kind, home / "world")
-    whole, took = run_whole(kind, home / "world", home / "whole")
-    counted: Counter = Counter()
-    for number in range(count):
-        work = home / f"moment{number}"
-        shutil.copytree(home / "world", work / "world", copy_function=shutil.copy2)
-        process = start(kind, work / "world", work / "out")
-        # most of the time goes to the imports, in which nothing can be lost
-        time.sleep(draw.uniform(0.35, 1.02) * took)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        change = draw.choice(CHANGES)
-        end = after(kind, work, change, whole, draw)
-        counted[name, change, end] += 1
-        print(f"{name}, {number}, {change}: {end}", flush=True)
-        shutil.rmtree(work)
-    return counted
+def moments(name: str, rounds: int, seed: int, home: Path) -> list[tuple]:
+    """What came of a kind's kills: `[(kind, change, end), ...]`."""
+    kind, home = KINDS[name], home / name.replace(" ", "_")
+    world, ends = home / "world", []
+    if not (home / "whole.json").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        make_world(kind, world)
+        began = Begun(GOING_ON, kind, world, home / "whole")
+        if began.status():
+            sys.exit(began.said())
+    whole = tensors_of(home / "whole")
+    length = json.loads((home / "whole.json").read_text())
+    for number in range(rounds):
+        draw = random.Random(f"{name} {seed} {number}")
+        for place, change in enumerate(draw.sample(CHANGES, len(CHANGES))):
+            # drawn whether it is done already or not
+            kill = {"seconds": draw.uniform(0.05, 1) * length["seconds"]}
+            if place % 2:
+                kill = {"operations": draw.randint(1, length["operations"])}
+            if change in NAMES:  # in the midst of training, where it would matter
+                part = draw.uniform(0.5, 0.9)
+                kill = {"operations": round(part * length["operations"])}
+            record = home / f"{seed}_{number}_{place}.json"
+            if not record.exists():
+                work = home / "moment"
+                shutil.rmtree(work, ignore_errors=True)
+                shutil.copytree(world, work / "world", copy_function=shutil.copy2)
+                began = Begun(KILLED, kind, work / "world", work / "out", **kill)
+                if began.status() not in (0, -signal.SIGKILL, -signal.SIGPROF):
+                    sys.exit(began.said())
+                end = after(kind, work, change, whole, random.Random(record.name))
+                record.write_text(json.dumps([name, change, end]))
+                print(f"{name}, {kill}, {change}: {end}", flush=True)
+            ends.append(tuple(json.loads(record.read_text())))
+    return ends
 
 
 def after(kind: Kind, work: Path, change: str, whole: dict, draw) -> str:
@@ -185,23 +223,94 @@ def after(kind: Kind, work: Path, change: str, whole: dict, draw) -> str:
         more = ("--eps=0.00002",)
     elif change == "bit":
         flip(work / "out", draw)
-    process = start(kind, work / "world", work / "out", *more)
-    said = process.communicate(timeout=PATIENCE)[0].decode(errors="replace")
-    if "Traceback" in said and process.returncode not in (0, 2):  # PyAV prints some
-        return f"WRONG: a traceback: {said.splitlines()[-1][:80]}"
-    same = process.returncode == 0 and equal(whole, tensors_of(work / "out"))
+    again = Begun(GOING_ON, kind, work / "world", work / "out", *more)
+    status, said = again.status(), again.said()
+    last = (said.splitlines() or ["nothing was said"])[-1][:120]
+    if "Traceback" in said and status not in (0, 2):  # PyAV prints some
+        return f"WRONG: a traceback: {last}"
+    same = status == 0 and equal(whole, tensors_of(work / "out"))
     if change in ("nothing", "bit"):
-        return "equal tensors" if same else f"WRONG: {said.splitlines()[-1][:120]}"
-    if process.returncode == 2 and any(words in said for words in NAMES[change]):
+        return "equal tensors" if same else f"WRONG: {last}"
+    if status == 2 and NAMES[change] in said:
         return "refused, naming it"
     if not begun and not finished:
-        return "nothing was saved yet" if process.returncode == 0 else "WRONG: refused"
+        return "nothing was saved yet" if status == 0 else f"WRONG: refused: {last}"
     if finished and change != "settings" and same:
         return "done before the change"
-    return f"WRONG: taken up: {said.splitlines()[-1][:120]}"
+    return f"WRONG: taken up: {last}"
 
 
 # Helpers
+
+
+class Begun:
+    """A recipe's process that has begun.
+
+    Arguments
+    ---------
+    context : multiprocessing context
+        Whose processes have all imports.
+    kind : Kind
+    world, out : Path
+        Of its data and checkpoint, and of its results.
+    *more : str
+        Arguments.
+    **kill : float or int
+        seconds of CPU time, or file operations, after which it is killed.
+    """
+
+    def __init__(self, context, kind, world, out, *more, **kill):
+        self.log, self.measures = (out.with_suffix(s) for s in (".log", ".json"))
+        arguments = (
+            f"--data_folder={world / 'data'}",
+            f"--source={world / 'source'}",
+            f"--output_folder={out}",
+            "--skip_broken=True",
+            "--noprogressbar=True",
+            *kind.arguments,
+            *more,
+        )
+        self.process = context.Process(
+            target=play,
+            args=(kind.recipe, arguments, out, self.log, self.measures, kill),
+        )
+        self.process.start()
+
+    def status(self) -> int:
+        """How it ended."""
+        self.process.join(PATIENCE)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        return self.process.exitcode
+
+    def said(self) -> str:
+        """What it said."""
+        return self.log.read_text(errors="replace")
+
+
+def play(recipe, arguments, out, log, measures, kill):
+    """Be a recipe's process; notes at its end how long it was."""
+    with open(log, "wb") as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
+    gc.freeze()  # what was imported need not be looked through
+    count = itertools.count(1)
+
+    def told(event, about):
+        if event not in OPERATIONS or not str(about[0]).startswith(str(out)):
+            return
+        if event == "open" and not about[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        if next(count) == kill.get("operations"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(told)
+    if "seconds" in kill:
+        signal.setitimer(signal.ITIMER_PROF, kill["seconds"])  # it is not caught
+    run_here(recipe, *arguments)
+    length = {"seconds": time.process_time(), "operations": next(count) - 1}
+    measures.write_text(json.dumps(length))
 
 
 def make_world(kind: Kind, world: Path) -> None:
@@ -221,36 +330,6 @@ def make_world(kind: Kind, world: Path) -> None:
         tiny_speech_base(source)
     else:
         tiny_checkpoint(kind.source, source)
-
-
-def start(kind: Kind, world: Path, out: Path, *more: str) -> subprocess.Popen:
-    """A recipe's process; what it says goes to its stdout."""
-    arguments = (
-        f"--data_folder={world / 'data'}",
-        f"--source={world / 'source'}",
-        f"--output_folder={out}",
-        "--skip_broken=True",
-        "--noprogressbar=True",
-        *kind.arguments,
-        *more,
-    )
-    return subprocess.Popen(
-        command(kind.recipe, *arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-
-
-def run_whole(kind: Kind, world: Path, out: Path) -> tuple[dict, float]:
-    """The tensors of a run that is left alone, and its seconds."""
-    began = time.monotonic()
-    process = start(kind, world, out)
-    said = process.communicate(timeout=PATIENCE)[0].decode(errors="replace")
-    if process.returncode:
-        sys.exit(said)
-    return tensors_of(out), time.monotonic() - began
 
 
 def tensors_of(out: Path) -> dict[str, torch.Tensor]:

@@ -156,3 +156,20 @@ def test_a_place_that_cannot_be_used_is_one_sentence(tmp_path, capsys):
         assert "error: There is not enough memory: lower" in capsys.readouterr().err
     with pytest.raises(OSError), console.refusing():  # what is nobody's mistake
         raise OSError("no place")
+
+
+@pytest.mark.parametrize("inside", [None, ImportError])
+def test_what_the_user_stops_ends_in_one_sentence(inside, capsys):
+    """Also where that breaks an import off, which fails in its own way."""
+    with pytest.raises(SystemExit) as end, console.refusing():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise (inside or KeyboardInterrupt) from None
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "\nStopped. The same command goes on from here.\n"
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(OSError, match="9"), console.refusing():
+        raise OSError(9, "Bad file descriptor")

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import command, run
+from conftest import command, run, run_here
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import epochs_logged
@@ -266,38 +266,30 @@ def test_knobs_of_training_run(checkpoints, class_folders, tmp_path, knobs):
     assert done.returncode == 0, done.stderr
 
 
-def test_two_processes_learn_what_one_learns(checkpoints, class_folders, tmp_path):
-    program, *arguments = command(
-        "AudioFolder",
+def test_two_processes_run_a_recipe_as_one(checkpoints, class_folders, tmp_path):
+    arguments = (
         f"--data_folder={class_folders}",
         f"--source={checkpoints['xlsr']}",
         "--method=conformer",  # has batch statistics
         "--device=cpu",
-        "--distributed_backend=gloo",
         "--number_of_epochs=2",
         "--batch_size=5",  # parted as 3 and 2, the last batch of 3 as 2 and 1
         "--head_start_epochs=2",
         "--eps=0.001",  # Adam would make much of the last digit of a gradient
     )
-    launches = {1: [], 2: ["-m", "torch.distributed.run", "--standalone"]}
+    run_here("AudioFolder", *arguments, f"--output_folder={tmp_path / '1'}")
+    together = ("--processes=2", "--distributed_backend=gloo")
+    done = run(
+        "AudioFolder", *arguments, *together, f"--output_folder={tmp_path / '2'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("test  loss") == 1
     results, tensors = [], []
-    for processes, launch in launches.items():
-        output = tmp_path / str(processes)
-        launch += [f"--nproc_per_node={processes}"] if launch else []
-        done = subprocess.run(
-            [program, *launch, *arguments, f"--output_folder={output}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("test  loss") == 1
+    for output in (tmp_path / "1", tmp_path / "2"):
         folder = output / "conformer" / "run_seed0"
-        log = epochs_logged(folder)
         results.append(json.loads((folder / "results.json").read_text()))
         tensors.append(load_file(folder / "adapter.safetensors"))
-        assert len(log) == results[-1]["epochs"] == 2
+        assert len(epochs_logged(folder)) == results[-1]["epochs"] == 2
     for split in ("valid", "test"):
         one, two = (result["metrics"][split] for result in results)
         assert one == pytest.approx(two, abs=1e-4)

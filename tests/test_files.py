@@ -1,16 +1,29 @@
 """Files are there whole or not at all, and say every name as it was."""
 
+import errno
 import json
 import os
 import threading
 
+import numpy as np
 import pytest
+import soundfile
 import torch
-from safetensors.torch import load_file
+from conftest import limited
+from safetensors.torch import load_file, save_file
 
+from petl_modules.console import refusing
 from petl_modules.data.tensor_cache import TensorCache
 from petl_modules.errors import UserError
-from petl_modules.files import listing, whole, write_json, write_tensors, write_text
+from petl_modules.files import (
+    listing,
+    remove_partial,
+    whole,
+    whole_folder,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 def test_what_fails_halfway_leaves_what_was_there(tmp_path):
@@ -78,3 +91,48 @@ def test_a_listing_changes_with_a_file(tmp_path):
     assert before[1] == [str(tmp_path / "gone"), 0, 0]
     os.utime(tmp_path / "a", (1, 1))
     assert listing([tmp_path / "a", tmp_path / "gone"]) != before
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "a") as partial:
+        (partial / "one").touch()
+        raise RuntimeError
+    with (
+        pytest.raises(UserError, match="a cannot be written: No space left"),
+        whole_folder(tmp_path / "a") as partial,
+    ):
+        write_text(partial / "one", "")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    refused = pytest.raises(UserError, match=r"/a/one/two cannot be made")
+    with refused, whole_folder(tmp_path / "a") as partial:
+        write_text(partial / "one", "")
+        write_text(partial / "one" / "two" / "three", "")
+    assert not list(tmp_path.iterdir())
+    with whole_folder(tmp_path / "a") as partial:
+        write_text(partial / "one", "")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "one"]
+    refused = pytest.raises(UserError, match="holds something already")
+    with refused, whole_folder(tmp_path / "a"):
+        pass
+
+
+def test_libraries_that_find_no_room_end_in_one_sentence(tmp_path, capsys):
+    """Wherever a command writes, and whatever writes for it."""
+    for write in (
+        lambda path: torch.save({"a": torch.ones(99_999)}, path),
+        lambda path: save_file({"a": torch.ones(99_999)}, path),
+        lambda path: soundfile.write(path, np.zeros(99_999), 16000, format="WAV"),
+        lambda path: np.savez(path, np.zeros(99_999)),
+    ):
+        with limited(2**12), pytest.raises(SystemExit) as end, refusing():
+            write(tmp_path / "a.bin")
+        said = capsys.readouterr().err
+        assert end.value.code == 2, said
+        assert said.startswith("error: ") and len(said.splitlines()) == 1, said
+
+
+def test_what_killed_processes_had_begun_is_removed(tmp_path):
+    for name in (".0123456789ab.partial.json", "b/.0123456789ab.partial", "b/kept"):
+        write_text(tmp_path / name, "")
+    remove_partial(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["b", "kept"]

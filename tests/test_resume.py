@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 import torch
-from conftest import run
+from conftest import limited, run, run_here, together
 from safetensors.torch import load_file
 from tiny import epochs_logged
 from torch import nn
@@ -39,7 +40,7 @@ def test_killed_after_the_last_epoch(arguments, tmp_path):
     # stopped where the results would be written: a folder is in the way
     folder = killed / "bottleneck" / "run_seed0"
     (folder / "predictions.csv").mkdir(parents=True)
-    assert run("AudioFolder", *arguments, f"--output_folder={killed}").returncode == 1
+    assert run("AudioFolder", *arguments, f"--output_folder={killed}").returncode == 2
     assert list(folder.glob("checkpoints/*")) and not (folder / "results.json").exists()
     shutil.rmtree(folder / "predictions.csv")
     results, tensors = [], []
@@ -57,11 +58,51 @@ def test_killed_after_the_last_epoch(arguments, tmp_path):
     assert all(tensors[0][n].equal(tensors[1][n]) for n in tensors[0])
 
 
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory):
+    """The tensors of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_here("AudioFolder", *arguments, f"--output_folder={folder}")
+    return load_file(folder / "bottleneck" / "run_seed0" / "adapter.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [("full", "cannot be writ"), ("deleted", "was deleted while it was in use")],
+)
+def test_a_disk_that_takes_no_more_ends_a_run_in_a_sentence_and_it_goes_on(
+    arguments, whole, tmp_path, monkeypatch, capsys, harm, said
+):
+    arguments = (*arguments, f"--output_folder={tmp_path / 'out'}")
+    folder, saved = tmp_path / "out" / "bottleneck" / "run_seed0", []
+    save = WholeCheckpointer.save_checkpoint
+
+    def disturbed(*args, **kwargs):
+        saved.append(1)
+        now = len(saved) == 2
+        with limited(300) if now and harm == "full" else nullcontext():
+            checkpoint = save(*args, **kwargs)
+        if now and harm == "deleted":
+            shutil.rmtree(tmp_path / "out")
+        return checkpoint
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(WholeCheckpointer, "save_checkpoint", disturbed)
+        run_here("AudioFolder", *arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and said in error.splitlines()[-1], error
+    assert "Traceback" not in error
+    run_here("AudioFolder", *arguments)
+    again = load_file(folder / "adapter.safetensors")
+    assert all(again[name].equal(whole[name]) for name in whole)
+    assert not list(folder.rglob(".*partial*")) + list(folder.rglob("checkpoints"))
+
+
 def test_the_weights_of_the_best_epochs_are_averaged(arguments, tmp_path):
     folder = tmp_path / "bottleneck" / "run_seed0"
     (folder / "predictions.csv").mkdir(parents=True)  # keeps the checkpoints there
     arguments = (*arguments, "--average=2", f"--output_folder={tmp_path}")
-    assert run("AudioFolder", *arguments).returncode == 1
+    assert run("AudioFolder", *arguments).returncode == 2
     checkpoints = {
         float(re.search("error: (.*)", (path / "CKPT.yaml").read_text())[1]): path
         for path in (folder / "checkpoints").glob("CKPT*")
@@ -130,14 +171,11 @@ def save_with_another(rank, folder):
         checkpointer.save_and_keep_only(meta={"error": errors[0]}, min_keys=["error"])
         found = checkpointer.list_checkpoints()
         assert sorted(checkpoint.meta["error"] for checkpoint in found) == errors
-        if rank:  # looks while the first is saving the next
-            time.sleep(0.5)
-            checkpointer.list_checkpoints()
     torch.distributed.destroy_process_group()
 
 
 def test_processes_agree_on_what_is_saved(tmp_path):
-    torch.multiprocessing.spawn(save_with_another, (str(tmp_path),), nprocs=2)
+    together(save_with_another, [(rank, tmp_path) for rank in range(2)])
 
 
 @pytest.fixture
@@ -145,7 +183,11 @@ def saved(tmp_path):
     """Three checkpoints of a layer whose weight is their number, and the checkpointer
     of a process that goes on from them."""
     layer, counter = nn.Linear(1, 1), Counter(9, patience=2)
-    own = Belongs({"lr": 0.1}, {"train": "a", "valid": "b", "test": "c"}, "weights")
+    own = Belongs(
+        {"lr": 0.1, "head_start_lr": 0.1},
+        {"train": "a", "valid": "b", "test": "c"},
+        "weights",
+    )
     parts = {"layer": layer, "counter": counter}
     folder = tmp_path / "run" / "checkpoints"
     saver = WholeCheckpointer(folder, dict(parts), belongs=own)
@@ -204,12 +246,20 @@ def test_what_comes_after_a_lost_checkpoint_is_trained_again(saved):
     ("changed", "words"),
     [
         ({"settings": {"lr": 0.2}}, "lr=0.1, now it is 0.2"),
+        (
+            {"settings": {"lr": 0.2, "head_start_lr": 0.2}},
+            "head_start_lr=0.1, now it is 0.2",
+        ),
         ({"manifests": {"train": "a", "valid": "b", "test": "x"}}, "The test data"),
         ({"backbone": "others"}, "backbone's weights have changed"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(saved, changed, words):
-    own = Belongs({"lr": 0.1}, {"train": "a", "valid": "b", "test": "c"}, "weights")
+    own = Belongs(
+        {"lr": 0.1, "head_start_lr": 0.1},
+        {"train": "a", "valid": "b", "test": "c"},
+        "weights",
+    )
     with pytest.raises(UserError, match=words):
         saved[0](dataclasses.replace(own, **changed))
     assert saved[0](own)[0] == 3

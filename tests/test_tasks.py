@@ -10,6 +10,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 
 from petl_modules.errors import UserError
 from petl_modules.tasks import Classification
+from petl_modules.tasks.metrics import main_metric
 
 LABELS = ["ant", "bee", "café, noisy"]
 
@@ -67,7 +68,7 @@ def test_the_better_epoch_is_more_accurate_then_surer():
 
 def test_files_for_a_person(task, tmp_path):
     task.write(tmp_path)
-    task.draw(tmp_path)
+    task.draw(tmp_path, lambda *_: None)
     with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["id"] for row in rows] == list("12345")
@@ -84,7 +85,7 @@ def test_a_class_without_clips_is_drawn(tmp_path):
     batch = SimpleNamespace(id=["1"], label_index=torch.tensor([1]))
     task.collect(torch.tensor([[0.0, 1.0, 0.0]]), batch)
     task.write(tmp_path)
-    task.draw(tmp_path)
+    task.draw(tmp_path, lambda *_: None)
     assert (tmp_path / "confusion_matrix.png").stat().st_size > 1000
 
 
@@ -115,3 +116,9 @@ def test_the_metric_that_chooses_the_epoch_is_a_knob():
     assert Classification(LABELS, metric="weighted_f1").error(metrics, 0.0) == 0.25
     with pytest.raises(UserError, match="metric=wer is unknown"):
         Classification(LABELS, metric="wer")
+
+
+def test_what_a_run_is_judged_by():
+    known = {"loss": 0.0, "word_error_rate": 0.1, "character_error_rate": 0.2}
+    assert main_metric({"metric": "character_error_rate"}, known) == [*known][2]
+    assert main_metric({}, known) == "word_error_rate"  # Whisper's recipe has no choice

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import speechbrain as sb
 import torch
-from conftest import ROOT, run_here
+from conftest import ROOT, run_here, together
 from speechbrain.utils.checkpoints import Checkpointer
 
 from petl_modules.backbones import load_backbone
@@ -229,7 +229,7 @@ def normalise_with_another(rank, folder):
 
 
 def test_an_idle_process_does_not_count_in_batch_statistics(tmp_path):
-    torch.multiprocessing.spawn(normalise_with_another, (str(tmp_path),), nprocs=2)
+    together(normalise_with_another, [(rank, tmp_path) for rank in range(2)])
 
 
 # The cache

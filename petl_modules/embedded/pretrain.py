@@ -12,6 +12,7 @@ where it was killed.
 import time
 from argparse import Namespace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from petl_modules.embedded.clips import make_clips
 from petl_modules.embedded.networks import RATE, STEP
 from petl_modules.embedded.training import feature_statistics, train
 from petl_modules.errors import UserError
+from petl_modules.files import make_folder, writing
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,11 +32,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     output = Path(options.output)
     cache = Path(options.cache or output / "pretraining")
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     started = time.time()
-    clips = make_clips(options, cache)
-    student = train(options, cache, clips)
-    save(student, clips, output)
+    with writing(output):
+        clips = make_clips(options, cache)
+        student = train(options, cache, clips)
+        save(student, clips, output)
     print(f"{output}: done, {time.time() - started:.0f} s in this process")
 
 
@@ -89,16 +92,21 @@ def parse(argv: list[str] | None) -> Namespace:
 
 
 def save(student: ASTModel, clips: dict[str, Tensor], output: Path) -> None:
-    """Writes the model (float16) and its preprocessor's settings."""
+    """Writes the model (float16) and its preprocessor's settings, each file whole or
+    not at all."""
     mean, deviation = feature_statistics(clips["features"])
-    student.half().save_pretrained(output)
-    ASTFeatureExtractor(
+    extractor = ASTFeatureExtractor(
         sampling_rate=RATE,
         num_mel_bins=student.config.num_mel_bins,
         max_length=student.config.max_length,
         mean=mean,
         std=deviation,
-    ).save_pretrained(output)
+    )
+    with TemporaryDirectory(dir=output, prefix=".") as partial:
+        student.half().save_pretrained(partial)
+        extractor.save_pretrained(partial)
+        for path in Path(partial).iterdir():
+            path.replace(output / path.name)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from petl_modules.embedded.filters import Sound, filtered, random_response
 from petl_modules.embedded.kinds import KINDS
 from petl_modules.embedded.signals import coloured_noise, fade, level, swell, unit
 from petl_modules.embedded.textures import TEXTURES
-from petl_modules.files import lock, whole, write_json
+from petl_modules.files import lock, make_folder, whole, write_json
 
 SAMPLE_RATE = 16000
 MANIFEST = "made_by_formula.json"
@@ -57,7 +57,7 @@ def write_sound_folder(
         "sample_rate": sample_rate,
         "kinds": list(KINDS),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with lock(folder / LOCK):
         complete(folder, settings)
     return folder
@@ -165,6 +165,5 @@ def complete(folder: Path, settings: dict) -> None:
         place = [*KINDS].index(kind)
         rng = np.random.default_rng([settings["seed"], place, number])
         wav = labelled_sound(kind, rng, rate)
-        path.parent.mkdir(exist_ok=True)
         with whole(path) as partial:
             write_wav(partial, wav, rate)

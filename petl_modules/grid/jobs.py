@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from petl_modules.errors import Damaged
-from petl_modules.files import lock, write_json
+from petl_modules.files import lock, make_folder, write_json
 from petl_modules.grid.forks import run_forked
 from petl_modules.train.config import Config, load_config
 from petl_modules.train.labels import as_text
@@ -40,7 +40,7 @@ class Job:
     settings : tuple
         `(key, value)` of the command line, checked as the recipe checks them.
     processes : int
-        That train together, by torchrun.
+        That train together.
     task, name : str or None
         What a report calls the recipe and the method, if not by their own names.
 
@@ -78,7 +78,9 @@ class Job:
     @property
     def arguments(self) -> list[str]:
         """The overrides of the command line."""
-        return [f"--{key}={as_text(value)}" for key, value in self.settings]
+        together = (("processes", self.processes),) if self.processes > 1 else ()
+        settings = (*self.settings, *together)
+        return [f"--{key}={as_text(value)}" for key, value in settings]
 
     def command(
         self, python: str = sys.executable, start: str | Path | None = None
@@ -87,10 +89,7 @@ class Job:
         files = [self.home / TRAIN, self.home / HPARAMS]
         if start is not None:
             files = [os.path.relpath(path, start) for path in files]
-        launch = ["-m", "torch.distributed.run", "--standalone"]
-        launch = [*launch, f"--nproc_per_node={self.processes}"]
-        together = launch if self.processes > 1 else []
-        return [python, *together, *map(str, files), *self.arguments]
+        return [python, *map(str, files), *self.arguments]
 
     def shown(self) -> str:
         """The command line for a shell in this folder."""
@@ -148,7 +147,7 @@ def run_job(
     str or None
         Why it failed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
     def busy() -> None:
         logger.info("Waiting for another process that runs %s", folder)

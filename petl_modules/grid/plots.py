@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from petl_modules.files import write_figure
 from petl_modules.grid.rows import Task
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, unit
@@ -189,6 +190,6 @@ def save(figure: Figure, stem: Path) -> Path:
     """Write a figure as PNG and SVG; returns the PNG's path."""
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "png")]
     for path in paths:
-        figure.savefig(path, dpi=120)
+        write_figure(path, figure, dpi=120)
     pyplot.close(figure)
     return paths[-1]

@@ -16,6 +16,7 @@ import torch
 
 from petl_modules.console import progress_bar
 from petl_modules.errors import UserError
+from petl_modules.files import write_text
 from petl_modules.grid.jobs import Job, run_job
 
 logger = logging.getLogger(__name__)
@@ -115,8 +116,7 @@ def submit(jobs: Sequence[Job], root: Path, options: dict[str, Any]) -> int:
         last = str(error).strip().splitlines()[-1]
         raise UserError(f"SLURM refused the jobs: {last}.") from None
     for job, entry in zip(new, submitted, strict=True):
-        job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / SLURM_ID).write_text(entry.job_id)
+        write_text(job.folder / SLURM_ID, entry.job_id)
     ids = submitted[0].job_id, submitted[-1].job_id
     logger.info("Submitted %d jobs, %s to %s; see squeue.", len(new), *ids)
     return 0

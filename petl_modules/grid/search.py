@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from petl_modules.console import Parser, above_zero
 from petl_modules.errors import UserError
-from petl_modules.files import lock, whole
+from petl_modules.files import lock, make_folder, whole
 from petl_modules.grid.jobs import LOCK, Job, run_job
 from petl_modules.methods import method_entry
 from petl_modules.tasks.metrics import lower_is_better, main_metric
@@ -78,7 +78,7 @@ def search(
         folder = Path("results/search") / name
         folder = folder / apart(config.replace(test=plain["test"]), plain)
     folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
 
     def busy() -> NoReturn:
         raise UserError(f"Another search runs in {folder}.")

@@ -17,7 +17,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
-from petl_modules.files import write_text
+from petl_modules.files import write_figure, write_text
 from petl_modules.kinds import Fraction, Range
 from petl_modules.tasks.base import Task, lengths
 from petl_modules.tasks.pictures import confusion_matrix
@@ -156,6 +156,6 @@ class Classification(Task):
             range(len(self.labels)),
             self.labels,
         )
-        figure.savefig(folder / "confusion_matrix.png", dpi=120)
+        write_figure(folder / "confusion_matrix.png", figure, dpi=120)
         show("confusion matrix", figure)
         pyplot.close(figure)

@@ -62,10 +62,8 @@ class PetlBrain(sb.Brain):
     ) -> None:
         super().__init__(modules={"task": task_model}, **kwargs)
         self.task, self.counter, self.journal = task, counter, journal
-        bars, self.noprogressbar = (
-            not self.noprogressbar,
-            True,
-        )  # ours, not SpeechBrain's
+        bars = not self.noprogressbar
+        self.noprogressbar = True  # bars are ours, not SpeechBrain's
         self.progress = Progress(task.metric, bars, lines)
         self.batches = {}  # how many there are, by stage
         self.task_model = task_model
@@ -210,14 +208,15 @@ class PetlBrain(sb.Brain):
         first = (self.step - 1) // factor * factor  # batches before this group
         group = min(factor, self.num_batches - first)
         should_step = self.step - first == group
-        share = self.train_sampler.weight(self.step)
-        if self.train_sampler.processes > 1:
-            take_part(self.task_model, bool(share))
+        shared = self.train_sampler
+        if shared.processes > 1:
+            take_part(self.task_model, shared.mine(self.step))
         with self.no_sync(not should_step):
             with self.training_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            loss = loss * share
+            if shared.processes > 1:
+                loss = loss * shared.share(self.step, self.task.weight(batch), loss)
             self.scaler.scale(loss / group).backward()
         if should_step:
             self.optimizers_step()

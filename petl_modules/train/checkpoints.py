@@ -14,7 +14,11 @@ from speechbrain.utils.checkpoints import (
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    ddp_broadcast,
+    if_main_process,
+)
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from petl_modules.errors import UserError
@@ -48,7 +52,10 @@ class Belongs:
 
     def difference(self, theirs: dict[str, Any], where: Path) -> str | None:
         """What differs in a checkpoint, in a sentence, or None."""
-        for key, value in plain(self.settings).items():
+        settings = plain(self.settings)
+        # of a head start, number_of_epochs and lr are other names for these
+        for key in sorted(settings, key=lambda key: not key.startswith("head_start")):
+            value = settings[key]
             old = theirs["settings"].get(key, value)
             if old is None and key in DEFAULTS_OF_OLD:
                 old = value
@@ -96,7 +103,7 @@ class WholeCheckpointer(Checkpointer):
     ) -> None:
         super().__init__(checkpoints_dir, *args, **kwargs)
         self.belongs = belongs
-        self._whole: set[Path] = set()  # what was looked at, which takes time
+        self._known: dict[Path, Checkpoint] = {}  # what was read, which takes time
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint:
         """As SpeechBrain's; the mark comes last, and all processes wait for it: which
@@ -104,7 +111,7 @@ class WholeCheckpointer(Checkpointer):
         checkpoint = super().save_checkpoint(*args, **kwargs)
         if if_main_process():
             mark(checkpoint.path, self.belongs)
-            self._whole.add(checkpoint.path)
+            self._known[checkpoint.path] = checkpoint
         ddp_barrier()
         return checkpoint
 
@@ -112,19 +119,26 @@ class WholeCheckpointer(Checkpointer):
         self, *args: Any, num_to_keep: int = 1, **kwargs: Any
     ) -> None:
         """As SpeechBrain's, but always two of a kind, for when one is damaged."""
+        # by SpeechBrain's default all calls add to one list, and each goes through it
+        kwargs = {"importance_keys": [], **kwargs}
         super().save_and_keep_only(*args, num_to_keep=max(2, num_to_keep), **kwargs)
 
     def list_checkpoints(self) -> list[Checkpoint]:
-        """The checkpoints that are whole."""
-        folders = [f for f in self._list_checkpoint_dirs() if self.is_whole(f)]
-        return self._construct_checkpoint_objects(folders)
+        """The checkpoints that are whole. All processes find what the main one does:
+        they meet for each that is deleted, and one that found another number would wait
+        for ever."""
+        found = None
+        if if_main_process():
+            folders = filter(self.is_whole, self._list_checkpoint_dirs())
+            found = [self._known[folder] for folder in folders]
+        return ddp_broadcast(found, src=0)
 
     def is_whole(self, folder: Path) -> bool:
         """Whether a checkpoint is as it was saved. One that is not whole is looked at
         again: another process may be saving it just now."""
-        if folder not in self._whole and read_mark(folder) is not None:
-            self._whole.add(folder)
-        return folder in self._whole
+        if folder not in self._known and read_mark(folder) is not None:
+            (self._known[folder],) = self._construct_checkpoint_objects([folder])
+        return folder in self._known
 
     def make_ready(self) -> None:
         """Take what is damaged away, and refuse what belongs to another run.
@@ -151,7 +165,7 @@ class WholeCheckpointer(Checkpointer):
                 for folder in folders[lost:]:
                     shutil.rmtree(folder)
         ddp_barrier()
-        self._whole.clear()
+        self._known.clear()
         for checkpoint in self.list_checkpoints():
             theirs = (read_mark(checkpoint.path) or {}).get("belongs")
             if self.belongs is None or theirs is None:

@@ -50,6 +50,11 @@ def run_command(prepare: Callable, path: str, arguments: list[str]) -> None:
         refusals.refuse_workers(config)
         refusals.refuse_unasked_trust(config)
         refusals.refuse_wandb(config)
+    if config["processes"] > 1 and "RANK" not in os.environ:
+        from petl_modules.train.launch import run_together
+
+        command = [sys.executable, *sys.argv[:1], path, *arguments]
+        sys.exit(run_together(command, config["processes"]))
     if "RANK" in os.environ:
         from speechbrain.utils.distributed import ddp_init_group
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from speechbrain.utils.distributed import if_main_process
 
 from petl_modules.errors import UserError
-from petl_modules.files import lock, make_folder, write_json, writing
+from petl_modules.files import lock, make_folder, remove_partial, write_json, writing
 from petl_modules.train.config import Config
 from petl_modules.train.results import (
     RESULTS,
@@ -79,6 +79,7 @@ def alone(folder: Path) -> Iterator[None]:
             make_folder(folder)
             with writing(folder):
                 held.enter_context(lock(folder / LOCK, busy))
+                remove_partial(folder)
 
     with ExitStack() as held:
         on_main(own)

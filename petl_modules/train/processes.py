@@ -34,12 +34,28 @@ class SharedBatches:
             # who is left without a clip still takes part in the step
             yield batch[self.rank :: self.processes] or batch[:1]
 
-    def weight(self, step: int) -> float:
-        """What makes the mean over processes of their mean losses that of the whole
-        batch; `step` counts from 1."""
-        whole = self.sizes[step - 1]
-        own = len(range(self.rank, whole, self.processes))
-        return own * self.processes / whole
+    def mine(self, step: int) -> bool:
+        """Whether this process has clips of its own in a batch; `step` counts from
+        1."""
+        return self.rank < self.sizes[step - 1]
+
+    def share(self, step: int, weight: float, loss: torch.Tensor) -> torch.Tensor:
+        """What this process's mean loss is multiplied with, so that the mean over
+        processes is that of the whole batch.
+
+        Arguments
+        ---------
+        step : int
+        weight : float
+            Of what this process has read in the whole batch's mean: its clips, or its
+            tokens where the loss is a mean over tokens.
+        loss : Tensor
+            On the device that all of it is computed on, which is not waited for.
+        """
+        own = weight * self.mine(step)
+        total = torch.tensor(float(own), device=loss.device)
+        torch.distributed.all_reduce(total)
+        return own * self.processes / total
 
 
 def take_part(model: torch.nn.Module, mine: bool) -> None:

@@ -89,7 +89,8 @@ def refuse_device(config: Config) -> None:
     for key in ("precision", "eval_precision"):
         if config[key] not in choices:
             raise UserError(f"{key}={config[key]}: choose {' or '.join(choices)} here.")
-    if "RANK" in os.environ and on_cpu and config["distributed_backend"] != "gloo":
+    together = "RANK" in os.environ or config["processes"] > 1
+    if together and on_cpu and config["distributed_backend"] != "gloo":
         raise UserError(
             "Several processes on a CPU need --distributed_backend=gloo --device=cpu."
         )

@@ -35,6 +35,7 @@ HARMLESS = {
     "noprogressbar",
     "ckpt_interval_minutes",
     "ckpt_interval_steps",
+    "processes",
     "distributed_backend",
     "wandb",
     "wandb_project",

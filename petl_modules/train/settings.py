@@ -186,6 +186,9 @@ class Machine(Section):
         Steps between two checkpoints within an epoch, in the place of minutes.
     noprogressbar : bool
         Whether progress bars are left out.
+    processes : int
+        Processes on this machine that train together, each on a GPU of its own; under
+        torchrun, its own number counts.
     distributed_backend : str
         How processes that train together talk to each other.
     """
@@ -202,4 +205,5 @@ class Machine(Section):
     ckpt_interval_minutes: NotNegative = 10
     ckpt_interval_steps: Count = 0
     noprogressbar: bool = False
+    processes: Annotated[int, Range(1, 256)] = 1
     distributed_backend: Literal["nccl", "gloo"] = "nccl"

@@ -10,10 +10,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
-from speechbrain.dataio import audio_io
 from torch import Tensor
 
-from petl_modules.files import whole, write_text
+from petl_modules.files import write_figure, write_text
+from petl_modules.tts.sounds import write_sound
 
 INDEX = "index.html"
 STYLE = """
@@ -79,11 +79,9 @@ def write_page(
     for one in spoken:
         voice, text = voices.index(one.voice) + 1, texts.index(one.text) + 1
         sound = folder / f"voice{voice}_text{text}.ogg"
-        with whole(sound) as partial:
-            audio_io.save(str(partial), one.wav.unsqueeze(0), rate)
+        write_sound(sound, one.wav, rate)
         picture = sound.with_suffix(".png")
-        with whole(picture) as partial:
-            draw(one.mel, seconds, partial)
+        draw(one.mel, seconds, picture)
         paths += [sound, picture]
         name, said = html.escape(one.voice), html.escape(one.text)
         parts[one.text].append(
@@ -116,5 +114,5 @@ def draw(mel: Tensor, seconds: float, path: Path) -> None:
     ax.imshow(mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
     ax.set_xlabel("s")
     ax.set_ylabel("mel bin")
-    figure.savefig(path, dpi=80)
+    write_figure(path, figure, dpi=80)
     pyplot.close(figure)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from speechbrain.dataio import audio_io
 from torch import Tensor
 
 from petl_modules.backbones import load_backbone
@@ -23,11 +22,12 @@ from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.turns import Turns
 from petl_modules.data.spoken_text import verbalized
 from petl_modules.errors import UserError, known_device
-from petl_modules.files import SHIPPED, whole
+from petl_modules.files import SHIPPED
 from petl_modules.kinds import Range, check
 from petl_modules.tts.config import CONFIG
 from petl_modules.tts.head import VoiceHead, voice_head
 from petl_modules.tts.page import Spoken, write_page
+from petl_modules.tts.sounds import write_sound
 from petl_modules.tts.text import symbols_of
 from petl_modules.tts.vocoder import load_vocoder
 from petl_modules.use.adapter_file import load_its_backbone, read_adapter
@@ -224,8 +224,7 @@ def main(argv: list[str] | None = None) -> None:
         for text in options.texts:
             sounds.append(synthesizer.speak(text, options.speaker, options.pace))
     for path, wav in zip(paths, sounds, strict=True):
-        with whole(path) as partial:
-            audio_io.save(str(partial), wav.unsqueeze(0), synthesizer.sample_rate)
+        write_sound(path, wav, synthesizer.sample_rate)
         print(path)
 
 

@@ -1,6 +1,7 @@
 """Speech from text: the loss and the judging of FastSpeech 2."""
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from speechbrain.dataio import audio_io
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.lobes.models.FastSpeech2 import ForwardSumLoss
@@ -18,7 +18,7 @@ from torch import Tensor
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
-from petl_modules.files import write_tensors
+from petl_modules.files import write_figure, write_tensors, write_text
 from petl_modules.kinds import Count, PositiveInt
 from petl_modules.tasks.base import Task, padded
 from petl_modules.tts.backbone import MAX_FRAMES
@@ -31,6 +31,7 @@ from petl_modules.tts.metrics import f0_error, mel_cepstral_distortion
 from petl_modules.tts.pictures import spectrograms
 from petl_modules.tts.recognise import load_recogniser, word_error_rate
 from petl_modules.tts.similarity import SpeakerSimilarity
+from petl_modules.tts.sounds import write_sound
 from petl_modules.tts.speaker_encoder import mean_embeddings
 from petl_modules.tts.spectra import match_spectra
 from petl_modules.tts.speech import Target
@@ -314,13 +315,14 @@ class TTS(Task):
         the base if all of it trained."""
         numbers = ("mcd", "f0_rmse", "duration_error")
         columns = ("id", *numbers, "text", "heard", "heard_in_copy")
-        with open(folder / "sentences.csv", "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            for row in self.rows:
-                heard = (" ".join(row.get(name, ())) for name in columns[-2:])
-                values = (f"{row[name]:.4f}" for name in numbers)
-                writer.writerow([row["id"], *values, row["text"], *heard])
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(columns)
+        for row in self.rows:
+            heard = (" ".join(row.get(name, ())) for name in columns[-2:])
+            values = (f"{row[name]:.4f}" for name in numbers)
+            writer.writerow([row["id"], *values, row["text"], *heard])
+        write_text(folder / "sentences.csv", table.getvalue())
         for row in self.rows[: self.samples]:
             self.write_sample(row, folder / "samples" / "test")
         spectrograms = {row["id"]: row["mel"].half() for row in self.rows}
@@ -336,14 +338,12 @@ class TTS(Task):
     def write_sample(self, row: dict[str, Any], folder: Path) -> tuple[Figure, Tensor]:
         """A picture and two sounds of one sentence; returns the picture's figure and
         the synthesised waveform."""
-        folder.mkdir(parents=True, exist_ok=True)
         name = str(Path(row["id"]).with_suffix("")).replace("/", "_")
         wav, figure = self.vocoder(row["mel"]), spectrograms(row)
-        figure.savefig(folder / f"{name}.png", dpi=100)
-        rate = self.features.sample_rate
-        audio_io.save(str(folder / f"{name}.wav"), wav.unsqueeze(0), rate)
-        target = self.vocoder(row["target"])
-        audio_io.save(str(folder / f"{name}_target.wav"), target.unsqueeze(0), rate)
+        write_figure(folder / f"{name}.png", figure, dpi=100)
+        sounds = {name: wav, f"{name}_target": self.vocoder(row["target"])}
+        for name, sound in sounds.items():
+            write_sound(folder / f"{name}.wav", sound, self.features.sample_rate)
         return figure, wav
 
 

@@ -19,6 +19,7 @@ from sklearn.manifold import TSNE
 from petl_modules.console import Parser, progress_bar
 from petl_modules.core.masking import masked_mean, valid
 from petl_modules.errors import UserError, known_device, one_of
+from petl_modules.files import make_folder, whole, write_figure
 from petl_modules.tasks.heads import Head
 from petl_modules.use.adapter_file import read_adapter
 from petl_modules.use.labelled import (
@@ -43,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--projection", default="pca", help=how)
     options = parser.parse_args(argv)
     one_of("projection", options.projection, ("pca", "tsne"))
+    output = options.output.with_suffix(".npz")
+    make_folder(output.parent)
     found = embeddings(
         options.adapter,
         options.data,
@@ -52,11 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         options.device,
         progress=True,
     )
-    output = options.output.with_suffix(".npz")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(output, **found)
     figure = picture(found["embeddings"], found["labels"], options.projection)
-    figure.savefig(output.with_suffix(".png"), dpi=120)
+    with whole(output) as partial:
+        np.savez(partial, **found)
+    write_figure(output.with_suffix(".png"), figure, dpi=120)
     pyplot.close(figure)
     count, size = found["embeddings"].shape
     print(f"{output}: {count} vectors of {size} numbers; {output.with_suffix('.png')}")

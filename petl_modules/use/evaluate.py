@@ -15,6 +15,7 @@ from rich.table import Table
 from petl_modules.console import Parser, progress_bar
 from petl_modules.core.task_model import TaskModel
 from petl_modules.errors import UserError, known_device
+from petl_modules.files import make_folder
 from petl_modules.tasks import (
     CTC,
     Classification,
@@ -105,6 +106,8 @@ def evaluate(
         know.
     """
     device = known_device(device)
+    if output is not None:
+        make_folder(output)
     entries = entries_of(folder, data, split)
     adapter = read_adapter(folder, source=source)
     task = task_of(adapter, folder)
@@ -126,7 +129,6 @@ def evaluate(
     bar.close()
     metrics = {"clips": len(dataset), "loss": total / len(dataset), **task.metrics()}
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         task.write(output)
     return metrics
 

@@ -13,7 +13,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.files import refuse_full, write_json, write_text
+from petl_modules.files import whole_folder, write_json, write_text
 from petl_modules.use import onnx_transcribe
 from petl_modules.use.adapter_file import Adapter
 
@@ -114,14 +114,19 @@ def export_writer(adapter: Adapter, folder: str | Path) -> float:
         For a folder that holds something, another writer, or outputs that are not
         equal.
     """
-    folder = Path(folder)
     backbone: Any = adapter.model.backbone
     if backbone.family != "whisper":
         raise UserError(
             f"{backbone.source} is a {backbone.family} model: of those that write, "
             "Whispers alone are exported."
         )
-    refuse_full(folder)
+    with whole_folder(folder) as partial:
+        return write_both(adapter, partial)
+
+
+def write_both(adapter: Adapter, folder: Path) -> float:
+    """Write encoder and decoder, and what is beside them."""
+    backbone: Any = adapter.model.backbone
     hearing, writing = Hearing(adapter.model).eval(), Writing(adapter.model).eval()
     samples = backbone.capacity()
     wavs = torch.randn(2, samples) * 0.1
@@ -130,7 +135,6 @@ def export_writer(adapter: Adapter, folder: str | Path) -> float:
     inputs = (torch.tensor([[5], [6]]), state, state * 0.5, *sound)
     batch = torch.export.Dim("batch", min=1, max=256)
     past = torch.export.Dim("past", min=1, max=backbone.longest_text)
-    folder.mkdir(parents=True, exist_ok=True)
     names = ("cross_keys", "cross_values")
     save_onnx(folder / ENCODER, hearing, {"wavs": wavs}, names, {"wavs": {0: batch}})
     names = ("token", "keys", "values", "cross_keys", "cross_values")
@@ -148,10 +152,9 @@ def export_writer(adapter: Adapter, folder: str | Path) -> float:
     write_text(folder / SCRIPT, script)
     found = difference(folder, hearing, writing)
     if found > TOLERANCE:
-        (folder / FACTS).unlink()
         raise UserError(
-            f"ONNX Runtime's logits differ from PyTorch's by {found:.1e}: {folder} is "
-            "of no use."
+            f"ONNX Runtime's logits differ from PyTorch's by {found:.1e}: nothing is "
+            "written."
         )
     return found
 

@@ -18,7 +18,7 @@ from petl_modules.backbones import Backbone, load_backbone, save_checkpoint
 from petl_modules.console import Parser, missing
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
-from petl_modules.files import make_folder, refuse_full, write_json, writing
+from petl_modules.files import whole_folder, write_json
 from petl_modules.methods import make_method
 from petl_modules.tts.head import VoiceHead
 from petl_modules.use.adapter_file import (
@@ -54,17 +54,14 @@ def merge(
         For a method that cannot be merged, or a folder that holds something or cannot
         be written to.
     """
-    folder = Path(folder)
-    refuse_full(folder)
-    loaded = read_adapter(adapter, source=source)
-    loaded.model.merge()
-    if ctranslate2:
-        refuse_other_writers(loaded.model.backbone)
-    with writing(make_folder(folder)):
+    with whole_folder(folder) as partial:
+        loaded = read_adapter(adapter, source=source)
+        loaded.model.merge()
         if ctranslate2:
-            write_ctranslate2(loaded.model.backbone, folder)
+            refuse_other_writers(loaded.model.backbone)
+            write_ctranslate2(loaded.model.backbone, partial)
         else:
-            write(loaded, folder)
+            write(loaded, partial)
 
 
 def write(loaded: Adapter, folder: Path) -> None:

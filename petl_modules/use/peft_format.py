@@ -20,7 +20,7 @@ from petl_modules.backbones import Backbone
 from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel, check_same_tensors
 from petl_modules.errors import UserError
-from petl_modules.files import refuse_full, write_json, write_tensors
+from petl_modules.files import whole_folder, write_json, write_tensors
 from petl_modules.methods import Method, make_method
 from petl_modules.methods.scale import INPUT
 from petl_modules.use.adapter_file import read_adapter
@@ -59,9 +59,7 @@ def to_peft(model: AdaptedModel, folder: str | Path) -> None:
     kind, backbone = kind_of(model), model.backbone
     refuse_where_peft_differs(backbone)
     modules: list[Any] = list(model.petl.values())
-    folder = Path(folder)
     settings = kind.config(modules)
-    refuse_full(folder)
     named = named_as_in_peft(model, kind)
     targets = sorted({name.split(kind.mark)[0] for name in named if kind.mark in name})
     beside = [norm_path(backbone)] if any(beside_it(named, kind)) else []
@@ -81,12 +79,12 @@ def to_peft(model: AdaptedModel, folder: str | Path) -> None:
             if site.endswith(INPUT)
         }
         config["feedforward_modules"] = sorted(read)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {PREFIX + name: tensor for name, tensor in named.items()}
     tensors |= kind.shared(model)
     tensors = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
-    write_tensors(folder / TENSORS, tensors, {"format": "pt"})
-    write_json(folder / CONFIG, config)
+    with whole_folder(folder) as partial:
+        write_tensors(partial / TENSORS, tensors, {"format": "pt"})
+        write_json(partial / CONFIG, config)
 
 
 def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
