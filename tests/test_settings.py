@@ -30,7 +30,7 @@ def refused(path, *arguments):
         ("--spec_augment_time=-1", "0 or more"),
         ("--num_workers=-1", "from 0 to 256"),
         ("--warmup=5", "from 0 to 1"),
-        ("--label_smoothing=1.5", "from 0 to 1"),
+        ("--label_smoothing=1", "0 or more and below 1"),
         ("--dropout=-0.1", "0 or more and below 1"),
         ("--dropout=1", "below 1"),
         ("--max_duration=1e-4", "from 0.05"),

@@ -18,7 +18,7 @@ from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_figure, write_text
-from petl_modules.kinds import Fraction, Range
+from petl_modules.kinds import Probability, Range
 from petl_modules.tasks.base import Task, lengths
 from petl_modules.tasks.pictures import confusion_matrix
 
@@ -54,7 +54,7 @@ class Classification(Task):
     def __init__(
         self,
         labels: list[str],
-        label_smoothing: Fraction = 0.0,
+        label_smoothing: Probability = 0.0,
         metric: Metric = "accuracy",
         time_shift: bool = False,
         mixup: Mixup = 0.0,

@@ -21,7 +21,7 @@ from petl_modules.core.transfer import to_device
 from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_text
-from petl_modules.kinds import Fraction
+from petl_modules.kinds import Probability
 from petl_modules.tasks.base import Task, lengths
 from petl_modules.tasks.classification import Mixup
 
@@ -62,7 +62,7 @@ class Tagging(Task):
     def __init__(
         self,
         labels: list[str],
-        label_smoothing: Fraction = 0.0,
+        label_smoothing: Probability = 0.0,
         metric: Metric = "mean_average_precision",
         balanced: bool = False,
         time_shift: bool = False,

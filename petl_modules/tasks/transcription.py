@@ -14,7 +14,7 @@ from transformers.models.whisper.english_normalizer import (
 
 from petl_modules.core.masking import valid
 from petl_modules.errors import UserError
-from petl_modules.kinds import Fraction, PositiveInt
+from petl_modules.kinds import PositiveInt, Probability
 from petl_modules.tasks.base import lengths, padded
 from petl_modules.tasks.heads import SpeechTask
 from petl_modules.tasks.sequence import SequenceTask
@@ -62,7 +62,7 @@ class Transcription(SequenceTask):
         language: str | None,
         speech_task: SpeechTask,
         num_beams: PositiveInt,
-        label_smoothing: Fraction = 0.0,
+        label_smoothing: Probability = 0.0,
     ) -> None:
         del labels
         backbone.refuse_language(language)
