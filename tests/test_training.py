@@ -6,6 +6,7 @@ import os
 import subprocess
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,7 @@ from petl_modules.methods import make_method
 from petl_modules.methods.adapters import MaskedBatchNorm
 from petl_modules.tasks.heads import ClassificationHead
 from petl_modules.train import provenance
-from petl_modules.train.brain import PetlBrain, Stopwatch
+from petl_modules.train.brain import PetlBrain
 from petl_modules.train.config import load_config
 from petl_modules.train.folds import alone
 from petl_modules.train.head_start import probe_of
@@ -40,6 +41,7 @@ from petl_modules.train.results import (
     remove_checkpoints,
     write_results,
 )
+from petl_modules.train.stopwatch import Stopwatch
 
 ESC50 = ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml"
 AUDIOFOLDER = ROOT / "recipes" / "AudioFolder" / "hparams" / "adapter.yaml"
@@ -155,13 +157,17 @@ def test_of_all_epochs_the_best_and_the_last_are_kept(tmp_path):
         ),
         progress=SimpleNamespace(stop=lambda: None, epoch=lambda *given: None),
         journal=SimpleNamespace(log_stats=lambda *given, **stats: None),
-        counter=SimpleNamespace(update_metric=lambda error: None),
+        counter=SimpleNamespace(
+            update_metric=lambda error: None, limit=4, should_stop=False
+        ),
+        saved=0.0,
         optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1),
         hparams=SimpleNamespace(choose="best", average=1),
         train_loss=None,
         right=None,
         checkpointer=Checkpointer(tmp_path, {"layer": torch.nn.Linear(1, 1)}),
     )
+    brain._is_worth_keeping = partial(PetlBrain._is_worth_keeping, brain)
     for epoch, error in enumerate(errors, start=1):
         PetlBrain.on_stage_end(brain, sb.Stage.VALID, error, epoch)
     kept = {c.meta["epoch"] for c in brain.checkpointer.list_checkpoints()}

@@ -336,10 +336,11 @@ class AdaptedModel(nn.Module):
     def head_from_features(self, features: Tensor, counts: Tensor, head: Any) -> Any:
         """The head's output from `features`."""
         norm = self.points.last_norm
-        last = features[:, :, -1:] * norm.weight
+        below, last = features[:, :, :-1], features[:, :, -1:] * norm.weight
         if norm.bias is not None:
             last = last + norm.bias
-        return head.predict(torch.cat([features[:, :, :-1], last], 2), counts)
+        layers = torch.cat([below, last], 2) if below.shape[2] else last
+        return head.predict(layers, counts)
 
     # Helpers
 

@@ -25,6 +25,7 @@ from petl_modules.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+READY = 1024  # clips in a batch that is only looked at, where features are ready
 BUCKETS = 20  # of like lengths; more of them leave less padding and fewer full batches
 
 
@@ -165,7 +166,9 @@ def batching(
         )
     if loading.max_batch_seconds is None:
         if not shuffle:
-            return {"batch_size": loading.batch_size, **workers}
+            ready = getattr(dataset, "ready", None) is not None
+            size = max(READY, loading.batch_size) if ready else loading.batch_size
+            return {"batch_size": size, **workers}
         order = ReproducibleRandomSampler(dataset, seed=seed)
         if draws is not None:
             order = ReproducibleWeightedRandomSampler(draws, len(draws), True, seed)

@@ -1,14 +1,14 @@
 """Batches of features that lie on the device already: an epoch of a linear probe is
 then a handful of products, and no clip is gathered by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch import Tensor
 
+from petl_modules.core.transfer import to_device
 from petl_modules.data.ahead import AheadLoader
 
 
@@ -20,7 +20,7 @@ class Ready:
     features : Tensor
         `(clips, steps, layers, hidden)`, on the device.
     targets : Tensor
-        `(clips,)`, whole numbers on the CPU.
+        `(clips,)`, whole numbers, or rows of one number a label; on the device.
     ids, wavs : list of str
     target : str
         What the targets are called.
@@ -36,6 +36,8 @@ class Ready:
     ) -> None:
         self.features, self.targets = features, targets
         self.ids, self.wavs, self.target = ids, wavs, target
+        clips, steps = features.shape[:2]
+        self.counts = torch.full((clips,), steps, device=features.device)
 
     @classmethod
     def of(
@@ -58,22 +60,25 @@ class Ready:
         ids, wavs = ([clip[key] for clip in clips] for key in ("id", "wav"))
         stacked = torch.stack(features).to(device)
         told = torch.stack(targets) if rows else torch.tensor(targets)
-        return cls(stacked, told, ids, wavs, target)
+        return cls(stacked, told.to(device), ids, wavs, target)
 
-    def batch(self, chosen: list[int]) -> "ReadyBatch":
-        """The batch of some clips."""
-        places = torch.tensor(chosen)
-        data = self.features[places.to(self.features.device, non_blocking=True)]
-        batch = ReadyBatch()
-        batch.id = [self.ids[i] for i in chosen]
-        batch.wav = [self.wavs[i] for i in chosen]
-        batch.features = PaddedData(data, torch.ones(len(chosen)))
-        setattr(batch, self.target, self.targets[places])
-        return batch
+    def batches(self, chosen: Sequence[Sequence[int]]) -> Iterator["ReadyBatch"]:
+        """The batches of some clips each; their places go to the device at once."""
+        device = self.features.device
+        places = torch.tensor([i for clips in chosen for i in clips])
+        places = to_device(places, device).split([len(clips) for clips in chosen])
+        for clips, own in zip(chosen, places, strict=True):
+            batch = ReadyBatch()
+            batch.id = [self.ids[i] for i in clips]
+            batch.wav = [self.wavs[i] for i in clips]
+            batch.features = self.features[own], self.counts[own]
+            setattr(batch, self.target, self.targets[own])
+            yield batch
 
 
 class ReadyBatch:
-    """A batch that is where it is needed."""
+    """A batch that is where it is needed; `features` are `(batch, steps, layers,
+    hidden)` and valid steps `(batch,)`."""
 
     def to(self, *args: Any, **kwargs: Any) -> "ReadyBatch":
         """Itself."""
@@ -100,7 +105,7 @@ class ReadyLoader(AheadLoader):
         super().__init__(dataset, 0, **{**kwargs, "pin_memory": False})
 
     def batch(self, chosen: list[int]) -> ReadyBatch:
-        return self.dataset.ready.batch(chosen)
+        return next(self.dataset.ready.batches([chosen]))
 
 
 def loader_of(dataset: DynamicItemDataset, **kwargs: Any) -> AheadLoader:

@@ -6,11 +6,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import precision_recall_fscore_support
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 
@@ -124,13 +125,16 @@ class Classification(Task):
 
     def metrics(self) -> dict[str, float]:
         """Fractions: accuracy, macro and weighted F1, unweighted average recall."""
-        targets = [target for _, target, _ in self.rows]
-        guesses = [int(p.argmax()) for _, _, p in self.rows]
+        targets = np.array([target for _, target, _ in self.rows])
+        guesses = torch.stack([p for _, _, p in self.rows]).argmax(-1).numpy()
+        _, recalls, f1, clips = precision_recall_fscore_support(
+            targets, guesses, average=None, zero_division=0.0
+        )
         return {
-            "accuracy": float(accuracy_score(targets, guesses)),
-            "macro_f1": float(f1_score(targets, guesses, average="macro")),
-            "weighted_f1": float(f1_score(targets, guesses, average="weighted")),
-            "unweighted_recall": float(balanced_accuracy_score(targets, guesses)),
+            "accuracy": float(np.mean(targets == guesses)),
+            "macro_f1": float(np.mean(f1)),
+            "weighted_f1": float(np.average(f1, weights=clips)),
+            "unweighted_recall": float(np.mean(recalls[clips > 0])),
         }
 
     def error(self, metrics: dict[str, float], loss: float) -> float:

@@ -1,5 +1,6 @@
 """The Brain that all recipes share."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +16,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from petl_modules.core.task_model import TaskModel
-from petl_modules.data.ready import loader_of
+from petl_modules.data.ready import ReadyBatch, loader_of
 from petl_modules.errors import UserError
 from petl_modules.tasks.base import Task, padded
 from petl_modules.train.checkpoints import Counter
+from petl_modules.train.closed import closed_epoch, is_closed
 from petl_modules.train.journal import Journal
 from petl_modules.train.losses import Losses
 from petl_modules.train.periods import Periods, Plan
 from petl_modules.train.processes import SharedBatches, mean_over_processes, take_part
 from petl_modules.train.progress import Progress
 from petl_modules.train.schedules import make_schedule
+from petl_modules.train.stopwatch import Stopwatch
+
+SECONDS_UNSAVED = 2.0  # of training that a kill may cost
 
 
 class PetlBrain(sb.Brain):
@@ -72,6 +77,7 @@ class PetlBrain(sb.Brain):
         self.losses = None  # of the epoch that runs
         self.right, self.told = None, 0  # clips of it that were told right, and all
         self.seconds = Stopwatch()
+        self.saved = 0.0  # when a checkpoint was, by the monotonic clock
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("task_model", task_model)
             self.checkpointer.add_recoverable("counter", counter)
@@ -85,7 +91,9 @@ class PetlBrain(sb.Brain):
         if stage == sb.Stage.TRAIN:
             self._seed(self._batch_seed())
         if hasattr(batch, "features"):
-            return self.modules.task(features=padded(batch.features))
+            steps = batch.features
+            steps = steps if isinstance(batch, ReadyBatch) else padded(steps)
+            return self.modules.task(features=steps)
         if stage == sb.Stage.TRAIN:
             self.task.augment(batch)
         return self.modules.task(**self.task.inputs(batch))
@@ -279,6 +287,13 @@ class PetlBrain(sb.Brain):
         best = min(known, key=lambda meta: meta["error"])
         return best["error"], best["epoch"], best["metric"]
 
+    def _fit_train(self, train_set: DataLoader, epoch: int, enable: bool) -> None:
+        """SpeechBrain's loop, or on features that are ready one of our own."""
+        if is_closed(self, train_set):
+            closed_epoch(self, train_set, epoch)
+        else:
+            super()._fit_train(train_set=train_set, epoch=epoch, enable=enable)
+
     def _fit_valid(self, valid_set: DataLoader, epoch: int, enable: bool) -> None:
         """After every `valid_epochs` epochs, and after the last one."""
         if epoch % self.hparams.valid_epochs == 0 or epoch == self.counter.limit:
@@ -321,15 +336,25 @@ class PetlBrain(sb.Brain):
         )
         error = error if self.hparams.choose == "best" else -epoch
         self.progress.epoch(epoch, trained, self.metrics, error)
-        self.checkpointer.save_and_keep_only(
-            meta={
-                "error": error,
-                "epoch": epoch,
-                "metric": self.metrics[self.task.metric],
-            },
-            min_keys=["error"],
-            num_to_keep=self.hparams.average,
-        )
+        if self._is_worth_keeping(error, epoch):
+            self.saved = time.monotonic()
+            metric = self.metrics[self.task.metric]
+            self.checkpointer.save_and_keep_only(
+                meta={"error": error, "epoch": epoch, "metric": metric},
+                min_keys=["error"],
+                num_to_keep=self.hparams.average,
+            )
+
+    def _is_worth_keeping(self, error: float, epoch: int) -> bool:
+        """Whether an epoch is saved: where epochs take milliseconds, only the best ones
+        and the last, and one every few seconds. Who goes on from the one before comes
+        to the same."""
+        if torch.distributed.is_initialized() or epoch == self.counter.limit:
+            return True
+        found = self.checkpointer.list_checkpoints()
+        better = [c for c in found if c.meta.get("error", math.inf) < error]
+        late = time.monotonic() - self.saved > SECONDS_UNSAVED
+        return late or self.counter.should_stop or len(better) < self.hparams.average
 
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
@@ -371,29 +396,3 @@ class PetlBrain(sb.Brain):
 def tensors_of(path: str | Path, map_location: Any) -> dict[str, Tensor]:
     """What a TaskModel saved; SpeechBrain's name for the device."""
     return load_file(path, str(map_location))
-
-
-@sb.utils.checkpoints.register_checkpoint_hooks
-class Stopwatch:
-    """Seconds since it was made, and before that in a run that was interrupted."""
-
-    def __init__(self) -> None:
-        self.before, self.began = 0.0, time.monotonic()
-        self.taken_up = False
-
-    @property
-    def total(self) -> float:
-        """Seconds so far."""
-        return self.before + time.monotonic() - self.began
-
-    @sb.utils.checkpoints.mark_as_saver
-    def _save(self, path: str | Path) -> None:
-        with open(path, "w", encoding="utf-8") as stream:
-            stream.write(repr(self.total))
-
-    @sb.utils.checkpoints.mark_as_loader
-    def _load(self, path: str | Path, end_of_epoch: bool) -> None:
-        del end_of_epoch
-        if not self.taken_up:  # not when the best epoch is loaded at the end
-            with open(path, encoding="utf-8") as stream:
-                self.before = float(stream.read())

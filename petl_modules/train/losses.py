@@ -51,8 +51,11 @@ class Losses:
         self._waiting = None
         if arrived is not None:
             arrived.synchronize()
-        value = host.tolist()
-        if not math.isfinite(value):
+        self.note(host.tolist(), step, ids)
+
+    def note(self, loss: float, step: int, ids: list) -> None:
+        """Take a step's loss, looked at already, into the mean."""
+        if not math.isfinite(loss):
             self.refuse(step, ids)
         self.mean -= self.mean / step
-        self.mean += value / step
+        self.mean += loss / step
