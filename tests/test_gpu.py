@@ -7,6 +7,7 @@ from test_invariants import CASES, build
 from petl_modules.core.layers import compile_layers, compute_layers_again
 from petl_modules.core.measure import host_waits
 from petl_modules.core.precision import hold_base
+from petl_modules.core.quantised import KINDS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -15,17 +16,17 @@ pytestmark = [
 PADDED = torch.tensor([1.0, 0.7, 0.4])
 
 
-def on_gpu(folder, case, base="fp32"):
+def on_gpu(folder, case, base="fp32", device="cuda"):
     model, head = build(folder, case)
-    model.to("cuda"), head.to("cuda")
+    model.to(device), head.to(device)
     hold_base(model, base)
     model.train(), head.train()
     torch.manual_seed(0)
-    wavs = torch.randn(3, 9600, device="cuda") * 0.1
-    labels = torch.arange(3, device="cuda")
+    wavs = (torch.randn(3, 9600) * 0.1).to(device)
+    labels = torch.arange(3, device=device)
 
     def loss(lens=PADDED):
-        with torch.autocast("cuda", torch.bfloat16, enabled=base == "bf16"):
+        with torch.autocast(device, torch.bfloat16, enabled=base != "fp32"):
             logits = head(model(wavs, lens))
         return torch.nn.functional.cross_entropy(logits.float(), labels)
 
@@ -53,12 +54,30 @@ def test_no_step_waits(checkpoints, family, base, lens):
 def test_gpu_and_cpu_agree(checkpoints):
     torch.backends.cuda.matmul.allow_tf32 = False
     for case in ("lora", "conformer", "soft_moa"):
-        model, loss, _ = on_gpu(checkpoints["ast"], case)
-        model.eval()
-        found = loss()
-        held, held_loss, _ = on_gpu(checkpoints["ast"], case, "bf16")
-        held.eval()
-        assert held_loss().item() == pytest.approx(found.item(), abs=0.1)
+        losses = []
+        for base, device in (("fp32", "cpu"), ("fp32", "cuda"), ("bf16", "cuda")):
+            model, loss, _ = on_gpu(checkpoints["ast"], case, base, device)
+            model.eval()
+            losses.append(loss().item())
+        assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+        assert losses[2] == pytest.approx(losses[0], abs=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["ast", "wavlm"])
+def test_a_packed_base_trains_without_waits(checkpoints, family, kind):
+    pytest.importorskip("bitsandbytes")
+    _, plain, _ = on_gpu(checkpoints[family], "lora")
+    model, loss, optimizer = on_gpu(checkpoints[family], "lora", kind)
+    for _ in range(2):
+        loss().backward()
+    torch.cuda.synchronize()
+    with host_waits("cuda") as waits:
+        loss().backward()
+        optimizer.step()
+    assert waits == []
+    hold_base(model, "fp32")
+    assert plain().item() == pytest.approx(loss().item(), abs=0.3)
 
 
 def test_compiled_layers_give_the_same(checkpoints):
@@ -78,6 +97,8 @@ def test_computing_again_takes_less_memory(checkpoints):
         model, loss, _ = on_gpu(checkpoints["ast"], "lora")
         if again:
             compute_layers_again(model)
+        loss().backward()  # libraries take what they need
+        model.zero_grad()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         loss().backward()

@@ -1,6 +1,7 @@
 """No training step makes the CPU wait for the device."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -85,6 +86,19 @@ def test_what_waits_is_counted():
     with host_waits() as waits:
         x[x > 0], float(x.sum()), x.nonzero(), x.masked_select(x > 0)
     assert len(waits) == 4
+
+
+def test_what_torch_says_of_its_watching_is_no_wait(monkeypatch):
+    watching = "Synchronization debug mode does not detect all synchronizing operations"
+    waiting = "called a synchronizing CUDA operation"
+
+    def watch(mode):
+        warnings.warn(watching, stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", watch)
+    with host_waits("cuda") as waits:
+        warnings.warn(waiting, stacklevel=2)
+    assert waits == [waiting]
 
 
 def test_losses_are_refused_one_step_late_and_before_the_end():

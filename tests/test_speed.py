@@ -1,8 +1,11 @@
 """The speed script: its textbook forms are what they say, and it runs."""
 
+from argparse import Namespace
+
 import torch
 
 from petl_modules.core.measure import saved_activations
+from petl_modules.grid import steps
 from petl_modules.grid.speed import LoopedSoftMoA, PrefixAttention, StackedMoA, main
 from petl_modules.methods import DenseMoA, SoftMoA
 
@@ -43,6 +46,21 @@ def test_dense_moa_keeps_a_quarter_of_the_activations():
             module(x)
         kept.append(count["bytes"])
     assert kept[1] > 4 * kept[0]
+
+
+def test_a_row_that_finds_no_memory_leaves_the_others(monkeypatch, capsys):
+    def measured(row, options, batch_size):
+        if row.method == "full":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
+        return steps.Measured(0.5, 1.0, 2.0, 3, 0, 0)
+
+    monkeypatch.setattr(steps, "measured", measured)
+    options = Namespace(device="cpu", source="ast", seconds=1.0)
+    rows = [steps.Row("full"), steps.Row("lora")]
+    table = steps.step_table(options, 4, rows)
+    assert list(table.columns[0].cells) == ["full, fp32", "lora, fp32"]
+    assert list(table.columns[1].cells) == ["OutOfMemoryError", "500.0"]
+    assert "CUDA out of memory" in capsys.readouterr().out
 
 
 def test_it_prints_every_method(capsys):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from petl_modules.core.family import Family, Part
 from petl_modules.core.hooks import Hooks
+from petl_modules.core.quantised import unpacked
 
 
 class AccessPoints:
@@ -271,8 +272,8 @@ class Projection(Site):
 
     @property
     def weight(self) -> Tensor:
-        """`(out_features, in_features)`, as the module has it now."""
-        weight: Any = self.module.weight
+        """`(out_features, in_features)`, as the module computes with it now."""
+        weight = unpacked(self.module)
         return weight if self.whole else weight[self.rows]
 
     @property

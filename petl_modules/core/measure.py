@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+WAITED = "called a synchronizing CUDA operation"  # torch's warning
+
 
 def reset_peak_memory(device: str | torch.device = "cpu") -> None:
     """Start a new measurement for `peak_memory_mib`."""
@@ -47,9 +49,10 @@ def saved_activations(module: nn.Module) -> Iterator[dict[str, int]]:
     ------
     dict
         `{"bytes": ...}`, complete after the block: every stored tensor once,
-        without the module's parameters.
+        without the module's parameters and buffers.
     """
-    parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    own = (*module.parameters(), *module.buffers())
+    parameters = {tensor.untyped_storage().data_ptr() for tensor in own}
     seen, count = {}, {"bytes": 0}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -86,7 +89,8 @@ def host_waits(device: str | torch.device = "cpu") -> Iterator[Any]:
             yield found
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    found += [str(w.message) for w in caught if "synchroniz" in str(w.message)]
+    # not the one that torch gives, once, about its watching itself
+    found += [str(w.message) for w in caught if WAITED in str(w.message)]
 
 
 class _Waits(TorchDispatchMode):

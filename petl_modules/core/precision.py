@@ -1,4 +1,4 @@
-"""A frozen model held in bfloat16, while what trains in it stays in float32.
+"""A frozen model held in bfloat16 or fewer bits; what trains in it stays in float32.
 
 Autocast keeps frozen weights in float32, casts them in every step, and keeps what
 flows between blocks, and what norms read and write, in float32 too. A base that is held
@@ -6,7 +6,8 @@ in bfloat16 has none of that; what trains is cast where it meets the base, as au
 would do it, and its gradients and optimizer state stay in float32.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl_modules.core.hooks import Hooks
+from petl_modules.core.quantised import KINDS, frozen_linears, pack, put_back
 from petl_modules.errors import UserError, one_of
 
 if TYPE_CHECKING:
     from petl_modules.core.adapted import AdaptedModel
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    **dict.fromkeys(KINDS, torch.bfloat16),  # all but the layers' Linears
+}
 
 
 def hold_base(model: "AdaptedModel", precision: str) -> None:
@@ -34,15 +42,28 @@ def hold_base(model: "AdaptedModel", precision: str) -> None:
     ---------
     model : AdaptedModel
     precision : str
-        fp32 or bf16.
+        fp32, bf16, or int8 or nf4: the weights of the layers' Linears are packed, and
+        all else is bf16.
 
     Raises
     ------
     UserError
-        For another precision, or a backbone that runs in float32 alone.
+        For another precision, a backbone that runs in float32 alone, a method that
+        trains what would be packed, or if bitsandbytes is missing.
     """
     one_of("base_precision", precision, DTYPES)
+    if precision in KINDS and model.awake:
+        raise UserError(
+            f"base_precision={precision}: {model.methods[0].name} trains weights of "
+            "the backbone, which stay in float32."
+        )
     if model.held is not None:
+        if model.held.precision in KINDS:
+            logger.warning(
+                "The base was held in %s, and is float32 again: what was trained "
+                "beside it now meets the weights as they were loaded.",
+                model.held.precision,
+            )
         model.held.release()
         model.held = None
     narrow = precision != "fp32" and not model.awake
@@ -51,7 +72,8 @@ def hold_base(model: "AdaptedModel", precision: str) -> None:
             f"base_precision={precision}: {model.source} runs in float32 alone."
         )
     if narrow:
-        model.held = HeldModel(model.backbone.model, precision)
+        layers = [p.module for points in model.parts.values() for p in points.layers]
+        model.held = HeldModel(model.backbone.model, precision, layers)
     for points in model.parts.values():
         points.hooks.held = narrow
 
@@ -77,14 +99,24 @@ class HeldModel:
         Pretrained; which of its parameters are frozen `requires_grad` says.
     precision : str
         Of `DTYPES`.
+    layers : list of torch.nn.Module
+        Whose Linears are packed under int8 and nf4.
     """
 
-    def __init__(self, model: nn.Module, precision: str) -> None:
+    def __init__(
+        self, model: nn.Module, precision: str, layers: Sequence[nn.Module] = ()
+    ) -> None:
         self.precision, dtype = precision, DTYPES[precision]
         self.originals: dict[Tensor, Tensor] = {}
         self.classes: dict[nn.Module, type] = {}
+        self.packed = frozen_linears(layers) if precision in KINDS else []
+        for module in self.packed:
+            self.originals[module.weight] = module.weight.data.cpu()
+            pack(module, precision, dtype)
+        scales = {module.scales for module in self.packed}
         for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.is_floating_point() and not tensor.requires_grad:
+            frozen = tensor.is_floating_point() and not tensor.requires_grad
+            if frozen and tensor not in self.originals and tensor not in scales:
                 self.originals[tensor] = tensor.data.cpu()
                 tensor.data = tensor.data.to(dtype)
         for module in model.modules():
@@ -95,6 +127,8 @@ class HeldModel:
 
     def release(self) -> None:
         """Put the float32 tensors back."""
+        for module in self.packed:
+            put_back(module)
         for tensor, original in self.originals.items():
             tensor.data = original.to(tensor.device)
         for module, own in self.classes.items():

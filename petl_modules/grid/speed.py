@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
         console.print(method_steps(options))
     methods = options.methods.split(",")
     for batch_size in map(int, options.batches.split(",")):
-        chosen = rows(methods, options.compile)
+        found = rows(methods, options.compile)
+        chosen = [row for row in found if options.rows in row.name]
         console.print(step_table(options, batch_size, chosen))
 
 
@@ -281,6 +282,7 @@ def parse(argv: list[str] | None) -> Namespace:
     add("--batches", default="8", help="Sizes of whole steps' batches (%(default)s).")
     methods = f"full,linear,bottleneck,conformer,lora,{PEFT}"
     add("--methods", default=methods, help="Of whole steps (%(default)s).")
+    add("--rows", default="", help="Only whole steps with this in their names.")
     add("--compile", action="store_true", help="Whether steps are compiled too.")
     add("--random", action="store_true", help="Random weights; source may be a family.")
     add("--only_steps", action="store_true", help="Whole steps alone.")

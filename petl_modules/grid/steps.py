@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +28,14 @@ from petl_modules.core.measure import (
     saved_activations,
 )
 from petl_modules.core.precision import hold_base
+from petl_modules.core.quantised import KINDS
+from petl_modules.errors import UserError
 from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead
 
 PEFT = "PEFT's lora"
+COUNTED = 2  # clips whose operations are counted
+WHY = 100  # characters of what went wrong
 SHORTEST = 0.6  # of a padded batch's clips, relative to the longest
 
 
@@ -62,7 +67,7 @@ class Row:
         """What it is called in the table."""
         precision = self.precision
         if self.precision == "bf16":
-            precision = "autocast" if self.base == "fp32" else "bf16 base"
+            precision = "autocast" if self.base == "fp32" else f"{self.base} base"
         extras = [", compiled"] * self.compiled + [", padded"] * self.padded
         return f"{self.method}, {precision}{''.join(extras)}"
 
@@ -80,7 +85,9 @@ class Measured:
 
 
 def rows(methods: list[str], compiled: bool) -> list[Row]:
-    """What is measured of every method: fp32, autocast, a held base, padding."""
+    """What is measured of every method: fp32, autocast, a held base, padding, and a
+    packed base where there is the library for it."""
+    packed = KINDS if find_spec("bitsandbytes") else ()
     found = []
     for method in methods:
         found += [Row(method), Row(method, "bf16")]
@@ -90,6 +97,7 @@ def rows(methods: list[str], compiled: bool) -> list[Row]:
         found.append(held)
         if method != PEFT:
             found.append(replace(held, padded=True))
+            found += [replace(held, base=kind) for kind in packed]
             if compiled:
                 found.append(replace(held, compiled=True))
     return found
@@ -116,7 +124,15 @@ def step_table(options: Namespace, batch_size: int, chosen: list[Row]) -> Table:
     )
     for row in chosen:
         gc.collect()  # graphs that a row before kept in cycles
-        found = measured(row, options, batch_size)
+        if torch.device(options.device).type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            found = measured(row, options, batch_size)
+        except (RuntimeError, UserError) as error:  # such as out of memory: others fit
+            why = str(error).splitlines()[0][:WHY]
+            print(f"{row.name}: {type(error).__name__}: {why}", flush=True)
+            table.add_row(row.name, type(error).__name__)
+            continue
         print(f"{row.name}: {found.seconds * 1e3:.1f} ms", flush=True)
         table.add_row(
             row.name,
@@ -154,15 +170,16 @@ def measured(row: Row, options: Namespace, batch_size: int) -> Measured:
     peak = peak_memory_mib(options.device)
     with host_waits(options.device) as waits:
         step()
-    saved, flops = 0, 0
+    saved = 0
     if not row.compiled:
         with saved_activations(step.model) as count:
             loss = step.loss()
         saved = count["bytes"]
         del loss
-        flops = step.flops()
-    else:
-        flops = Step(replace(row, compiled=False), options, batch_size).flops()
+    del step
+    # of a small batch: they grow with it, and the counter keeps what it counts
+    few = min(COUNTED, batch_size)
+    flops = Step(replace(row, compiled=False), options, few).flops() * batch_size // few
     return Measured(
         statistics.median(seconds), peak, saved / 2**20, flops, len(waits), breaks
     )

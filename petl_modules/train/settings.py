@@ -169,7 +169,8 @@ class Machine(Section):
         The precision of evaluation.
     base_precision : str or None
         What frozen weights, and what flows through them, are held in; null is bf16 on a
-        GPU where precision is bf16, and else fp32.
+        GPU where precision is bf16, and else fp32. Under int8 and nf4 the layers'
+        weights are packed by bitsandbytes, and all else is bf16.
     tf32 : bool
         Whether float32 products on a GPU read their factors with 10 bits.
     compile : bool
@@ -196,7 +197,7 @@ class Machine(Section):
     device: str | None = None
     precision: Precision = "fp32"
     eval_precision: Precision = "fp32"
-    base_precision: Literal["fp32", "bf16"] | None = None
+    base_precision: Literal["fp32", "bf16", "int8", "nf4"] | None = None
     tf32: bool = True
     compile: bool = False
     gradient_checkpointing: bool = False
