@@ -18,6 +18,7 @@ from petl_modules.methods.front import ConvolutionAdapters
 from petl_modules.methods.lora import DoRA, LoRA, LoRAProjections, PiSSA
 from petl_modules.methods.mamba import Mamba
 from petl_modules.methods.mixtures import DenseMoA, SoftMoA
+from petl_modules.methods.peft import PeftProjections
 from petl_modules.methods.prompts import (
     Prefix,
     PrefixKeysValues,
@@ -53,6 +54,7 @@ __all__ = [
     "Mamba",
     "Method",
     "NormTuning",
+    "PeftProjections",
     "PiSSA",
     "Prefix",
     "PrefixKeysValues",
