@@ -196,13 +196,14 @@ def test_a_short_group_of_batches_weighs_as_much_as_a_whole_one():
     brain = SimpleNamespace(
         grad_accumulation_factor=3,
         num_batches=4,
-        train_sampler=SimpleNamespace(weight=lambda step: 1.0, processes=1),
+        train_sampler=SimpleNamespace(processes=1),
         no_sync=lambda off: nullcontext(),
         training_ctx=nullcontext(),
         compute_forward=lambda batch, stage: weight * 1.0,
         compute_objectives=lambda outputs, batch, stage: outputs,
         scaler=torch.amp.GradScaler(enabled=False),
-        losses=SimpleNamespace(add=lambda *given: None),
+        losses=SimpleNamespace(add=lambda *given: None, mean=0.0),
+        progress=SimpleNamespace(step=lambda loss: None),
     )
     brain.optimizers_step = lambda: (
         steps.append((brain.step, float(weight.grad))),
