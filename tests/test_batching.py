@@ -17,6 +17,7 @@ from petl_modules.backbones import load_backbone
 from petl_modules.data.datasets import batching, refuse_long
 from petl_modules.data.loading import Loading
 from petl_modules.errors import UserError
+from petl_modules.tasks import Task
 
 SECONDS = [1.0, 1.1, 5.0, 5.2, 30.0, 1.2, 4.9, 9.0, 1.3, 2.0]
 
@@ -26,7 +27,8 @@ def batches_of(epochs=(1,), cuts=False, shuffle=True, **settings):
     entries = {str(i): {"duration": s} for i, s in enumerate(SECONDS)}
     given = {"batch_size": 4, "max_batch_seconds": 12.0, "max_duration": 20.0}
     loading = Loading.of({**given, **settings})
-    seed, task = settings.get("seed", 0), SimpleNamespace(cuts=cuts)
+    seed, task = settings.get("seed", 0), Task()
+    task.cuts = cuts
     loader = batching(loading, DynamicItemDataset(entries), task, seed, shuffle)
     found = []
     for epoch in epochs:

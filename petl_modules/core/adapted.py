@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from petl_modules.core.access_points import LayerPoints
 from petl_modules.core.host import Host
 from petl_modules.core.precision import hold_base
+from petl_modules.core.tensors import check_same_tensors
 from petl_modules.errors import UserError, one_of
 
 
@@ -381,21 +382,3 @@ class AdaptedModel(nn.Module):
             return f"last_norm.{attribute}"
         names = {m: name for name, m in self.backbone.model.named_modules()}
         return f"backbone.{names[module]}.{attribute}"
-
-
-def check_same_tensors(
-    expected: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str
-) -> None:
-    """Raise a UserError unless both dicts have the same names and shapes."""
-    missing, extra = expected.keys() - given.keys(), given.keys() - expected.keys()
-    if missing or extra:
-        raise UserError(
-            f"The tensors do not fit {where}: {len(missing)} are missing and "
-            f"{len(extra)} are extra ({min(missing or extra)}, for one)."
-        )
-    for name, tensor in expected.items():
-        if tensor.shape != given[name].shape:
-            raise UserError(
-                f"The tensor {name} has the shape {tuple(given[name].shape)}, "
-                f"{where} needs {tuple(tensor.shape)}."
-            )

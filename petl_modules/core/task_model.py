@@ -13,7 +13,8 @@ from speechbrain.utils.checkpoints import (
 )
 from torch import Tensor, nn
 
-from petl_modules.core.adapted import AdaptedModel, check_same_tensors
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.tensors import check_same_tensors
 
 
 @register_checkpoint_hooks

@@ -20,7 +20,7 @@ from petl_modules.console import Parser, progress_bar
 from petl_modules.core.masking import masked_mean, valid
 from petl_modules.errors import UserError, known_device, one_of
 from petl_modules.files import make_folder, whole, write_figure
-from petl_modules.tasks.heads import Head
+from petl_modules.tasks.head import Head
 from petl_modules.use.adapter_file import read_adapter
 from petl_modules.use.labelled import (
     add_recordings,

@@ -18,7 +18,8 @@ from torch import nn
 
 from petl_modules.backbones import Backbone
 from petl_modules.console import Parser
-from petl_modules.core.adapted import AdaptedModel, check_same_tensors
+from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.tensors import check_same_tensors
 from petl_modules.errors import UserError
 from petl_modules.files import whole_folder, write_json, write_tensors
 from petl_modules.methods import Method, make_method
