@@ -3,6 +3,7 @@
 import torch
 from conftest import run_here
 from safetensors.torch import load_file
+from speechbrain.dataio.dataset import DynamicItemDataset
 from tiny import epochs_logged
 
 from petl_modules.data.ready import Ready
@@ -12,13 +13,13 @@ def test_ready_features_train_the_same_probe(
     checkpoints, class_folders, tmp_path, monkeypatch
 ):
     states, batches = [], []
-    make = Ready.batch
+    make = Ready.batches
 
     def counted(self, chosen):
         batches.append(len(chosen))
         return make(self, chosen)
 
-    monkeypatch.setattr(Ready, "batch", counted)
+    monkeypatch.setattr(Ready, "batches", counted)
     for name in ("ready", "gathered"):
         if name == "gathered":
             assert batches
@@ -42,3 +43,19 @@ def test_ready_features_train_the_same_probe(
     (ready, log), (gathered, other) = states
     assert log == other
     assert all(torch.equal(t, gathered[name]) for name, t in ready.items())
+
+
+def clips_of(target, values):
+    rows = {str(i): {"wav": str(i), "value": v} for i, v in enumerate(values)}
+    dataset = DynamicItemDataset(rows)
+    dataset.add_dynamic_item(target, takes="value", provides="target")
+    known = {wav: torch.ones(3, 1, 2) for wav in rows}
+    return Ready.of(dataset, known, "target", "cpu")
+
+
+def test_what_is_spelt_lies_ready_never_also_where_all_is_of_one_length():
+    assert clips_of(lambda text: torch.tensor([1, 2]), ["ab", "ab"]) is None
+    assert clips_of(lambda text: torch.ones(len(text)), ["ab", "abc"]) is None
+    assert clips_of(lambda label: label, [0, 1]).targets.tolist() == [0, 1]
+    ready = clips_of(lambda label: torch.eye(2)[label], [0, 1])
+    assert ready.targets.tolist() == [[1, 0], [0, 1]]

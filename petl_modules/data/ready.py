@@ -54,7 +54,9 @@ class Ready:
         features = [known[clip["wav"]] for clip in clips]
         targets = [clip[target] for clip in clips]
         alike = len({f.shape for f in features}) == 1
-        rows = all(isinstance(t, Tensor) for t in targets)  # of one number a label
+        # one number a label; what is spelt has whole numbers, as many as it is long
+        rows = all(isinstance(t, Tensor) and t.is_floating_point() for t in targets)
+        rows = rows and len({len(t) for t in targets}) == 1
         if not alike or not (rows or all(type(t) is int for t in targets)):
             return None
         ids, wavs = ([clip[key] for clip in clips] for key in ("id", "wav"))
