@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 LINE_END = re.compile(r"\r\n|\n|\r")
 # Windows-1252's quotes and dashes, which careless converters leave in UTF-8 as if they
 # had been Latin-1's control characters: MELD's apostrophes are such
-MISREAD = {n: bytes([n]).decode("cp1252", "ignore") or None for n in range(0x80, 0xA0)}
+MISREAD = {n: bytes([n]).decode("cp1252") for n in range(0x91, 0x98)}
 
 
 def read_text(path: str | Path) -> str:
