@@ -30,7 +30,7 @@ MUTATIONS = {
         "test_training.py -k random_state",
     ),
     "stopwatch forgets": (
-        "train/brain.py",
+        "train/stopwatch.py",
         "self.before = float(stream.read())",
         "self.before = 0.0",
         "test_training.py -k stopwatch",

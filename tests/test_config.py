@@ -78,6 +78,8 @@ def a_value(key):
     )
     start = ("first", "sequential", "after", "random", "relu", "convpass")
     methods = [name for name, e in method_table().items() if key in e.knobs]
+    if key == "tuner_settings":
+        return '{"r": 2}', "peft"
     for value in (*own, *others, *start):
         with contextlib.suppress(UserError):
             return KNOBS[key].check(value), (methods or ["lora"])[0]

@@ -57,6 +57,12 @@ def hold_base(model: "AdaptedModel", precision: str) -> None:
             f"base_precision={precision}: {model.methods[0].name} trains weights of "
             "the backbone, which stay in float32."
         )
+    bound = [method.name for method in model.methods if method.reads_weights]
+    if precision in KINDS and bound:
+        raise UserError(
+            f"base_precision={precision}: {bound[0]} reads the weights of projections "
+            "by itself, and cannot read packed ones: take bf16."
+        )
     if model.held is not None:
         if model.held.precision in KINDS:
             logger.warning(

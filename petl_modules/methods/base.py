@@ -32,6 +32,8 @@ class Method:
         Whether a module that gives zeros changes nothing.
     form : tuple
         What tells two ways apart in which methods of one name hook a module in.
+    reads_weights : bool
+        Whether its modules read weights of the backbone past what unpacks them.
     written_over : bool
         Whether what its tensors begin as will be written over by saved ones: what is
         costly to find need not be found then.
@@ -42,6 +44,7 @@ class Method:
     stuck = "its modules are no part of a linear projection"
     additive = False
     form = ()
+    reads_weights = False
     written_over = False
     module = None  # the class that it puts in, where it is always the same
 

@@ -71,6 +71,7 @@ class PeftProjections(WeightUpdates):
     """
 
     additive = False  # PEFT's layers are not gathered
+    reads_weights = True
 
     def __init__(
         self,
