@@ -295,6 +295,7 @@ def play(recipe, arguments, out, log, measures, kill):
         for number in (1, 2):
             os.dup2(stream.fileno(), number)
     gc.freeze()  # what was imported need not be looked through
+    torch.set_num_threads(1)  # before threads would race for a pool that a fork lacks
     count = itertools.count(1)
 
     def told(event, about):
@@ -354,9 +355,9 @@ def change_weights(source: Path) -> None:
     """Other weights under the same name."""
     path = source / "model.safetensors"
     tensors = load_file(path)
-    name = max(tensors, key=lambda n: tensors[n].numel())
-    tensors[name] = tensors[name] + 0.01
-    save_file(tensors, path, {"format": "pt"})
+    # all of them: an encoder that goes on reads no decoder, and rightly so
+    moved = {n: t + 0.01 if t.is_floating_point() else t for n, t in tensors.items()}
+    save_file(moved, path, {"format": "pt"})
 
 
 def flip(out: Path, draw: random.Random) -> None:

@@ -88,8 +88,12 @@ def become(
     folder: str,
 ) -> None:
     """Be the process of a command line; `held` stays open to the end."""
+    import torch
+
     from petl_modules.train.recipes import start
 
+    # torch makes its pool anew in a fork: threads that were first to ask would race
+    torch.set_num_threads(torch.get_num_threads())
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ.clear()
