@@ -18,6 +18,7 @@ from petl_modules.backbones.features import KaldiFilterbank, standardised_bins
 from petl_modules.backbones.waveform import (
     PREPROCESSING,
     WaveformBackbone,
+    mask_token,
     refuse_convolutions_after,
 )
 from petl_modules.core.family import Block, Family
@@ -155,9 +156,7 @@ class Wav2Vec2BertBackbone(Backbone):
         )
 
     def idle_parameters(self) -> list[nn.Parameter]:
-        """The mask token serves the pretext task alone."""
-        token = getattr(self.model, "masked_spec_embed", None)
-        return [] if token is None else [token]
+        return mask_token(self.model)
 
 
 def relative_positions(encoder: Any, length: int) -> dict[str, Any]:

@@ -125,9 +125,7 @@ class WaveformBackbone(Backbone):
         return hidden if self.stable else encoder.layer_norm(hidden)
 
     def idle_parameters(self) -> list[nn.Parameter]:
-        """The mask token serves the pretext task alone."""
-        token = getattr(self.front, "masked_spec_embed", None)
-        return [] if token is None else [token]
+        return mask_token(self.front)
 
     def receptive_field(self) -> int:
         """Samples that one token of the convolutions reads."""
@@ -190,6 +188,12 @@ def fused_relative_attention() -> type:
             return output, None, position_bias
 
     return FusedRelativeAttention
+
+
+def mask_token(front: Any) -> list[nn.Parameter]:
+    """What stands for masked frames, which serves the pretext task alone."""
+    token = getattr(front, "masked_spec_embed", None)
+    return [] if token is None else [token]
 
 
 def refuse_convolutions_after(config: Any, source: str) -> None:

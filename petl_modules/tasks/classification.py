@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_fscore_support
-from speechbrain.dataio.batch import PaddedBatch, PaddedData
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from petl_modules.core.transfer import to_device
-from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_figure, write_text
 from petl_modules.kinds import Probability, Range
-from petl_modules.tasks.base import Task, lengths
+from petl_modules.tasks.base import Task
+from petl_modules.tasks.mixing import roll_and_mix
 from petl_modules.tasks.pictures import confusion_matrix
 
 PREDICTIONS = "predictions.csv"
@@ -84,19 +84,15 @@ class Classification(Task):
 
     def augment(self, batch: PaddedBatch) -> None:
         """Roll the clips of a batch around, and mix them and their labels."""
-        if not (self.time_shift or self.mixup):
-            return
-        wavs, counts = batch.sig.data, lengths(batch.sig)
-        if self.time_shift:
-            wavs = rolled(wavs, counts)
-        if self.mixup:
-            wavs, counts, shares, partners = mixed(wavs, counts, self.mixup)
-            labels = to_device(batch.label_index, wavs.device)
-            labels = F.one_hot(labels, len(self.labels)).to(wavs)
-            batch.label_index = torch.lerp(
-                labels[partners], labels, shares.unsqueeze(1)
-            )
-        batch.sig = PaddedData(wavs, counts / wavs.shape[1])
+
+        def shares() -> torch.Tensor:
+            sound = batch.sig.data
+            labels = to_device(batch.label_index, sound.device)
+            return F.one_hot(labels, len(self.labels)).to(sound)
+
+        told = roll_and_mix(batch, self.time_shift, self.mixup, shares)
+        if told is not None:
+            batch.label_index = told
 
     def loss(self, logits: torch.Tensor, batch: PaddedBatch) -> torch.Tensor:
         """Cross-entropy; `logits` is `(batch, classes)`."""

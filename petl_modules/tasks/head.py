@@ -45,14 +45,9 @@ class Head(nn.Module):
         self.weighted_sum = layers > 0
         if self.weighted_sum:
             self.layer_weights = nn.Parameter(torch.zeros(layers))
-        read, size, self.projector = (
-            width or hidden_size,
-            settings["projector_size"],
-            None,
-        )
-        if size:
-            self.projector = nn.Linear(read, size)
-        read, self.attention = size or read, None
+        read, self.projector, self.attention = width or hidden_size, None, None
+        if size := settings["projector_size"]:
+            self.projector, read = nn.Linear(read, size), size
         if settings.get("attentive"):
             self.attention, read = AttentiveStatistics(read), 2 * read
         self.linear = nn.Linear(read, classes)

@@ -18,12 +18,12 @@ from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from petl_modules.core.transfer import to_device
-from petl_modules.data.augmentation import mixed, rolled
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_text
 from petl_modules.kinds import Probability
-from petl_modules.tasks.base import Task, lengths
+from petl_modules.tasks.base import Task
 from petl_modules.tasks.classification import Mixup
+from petl_modules.tasks.mixing import roll_and_mix
 
 METRICS = ("mean_average_precision", "lwlrap", "macro_f1", "micro_f1")
 Metric = Literal["mean_average_precision", "lwlrap", "macro_f1", "micro_f1"]
@@ -109,17 +109,11 @@ class Tagging(Task):
 
     def augment(self, batch: PaddedBatch) -> None:
         """Roll the clips of a batch around, and mix them and their labels."""
-        if not (self.time_shift or self.mixup):
-            return
-        wavs, counts = batch.sig.data, lengths(batch.sig)
-        if self.time_shift:
-            wavs = rolled(wavs, counts)
-        if self.mixup:
-            wavs, counts, shares, partners = mixed(wavs, counts, self.mixup)
-            tags = targets_of(batch)
-            tags = torch.lerp(tags[partners], tags, shares.unsqueeze(1))
-            batch.tags = PaddedData(tags, torch.ones(len(tags)))
-        batch.sig = PaddedData(wavs, counts / wavs.shape[1])
+        told = roll_and_mix(
+            batch, self.time_shift, self.mixup, lambda: targets_of(batch)
+        )
+        if told is not None:
+            batch.tags = PaddedData(told, torch.ones(len(told)))
 
     def loss(self, logits: torch.Tensor, batch: PaddedBatch) -> torch.Tensor:
         """Binary cross-entropy, the mean over labels; `logits` is `(batch, labels)`."""
