@@ -84,6 +84,22 @@ def test_the_file_grows_to_its_bound(wavs, tmp_path):
     assert later.get(wavs[3]) is None
 
 
+def test_threads_that_read_ahead_take_no_others():
+    # else their teams and the step's are more than the cores, and all are put to sleep
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+
+        def own_team(_):
+            torch.ones(100_000).sum()  # what would make one
+            return torch.get_num_threads()
+
+        assert list(ahead(own_team, range(4), 2)) == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_threads_read_ahead_in_order(threads):
     seen, main = [], threading.get_ident()

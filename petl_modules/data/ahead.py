@@ -1,7 +1,9 @@
 """What threads read ahead of whoever computes with it.
 
 Decoding and resampling leave Python to itself, so that threads do it side by side, and
-share one cache of clips, which processes could not.
+share one cache of clips, which processes could not. Each computes alone: had every one
+a team of threads of its own, there would be more than cores, and OpenMP would put the
+teams to sleep between any two operations, those of the training step too.
 """
 
 from collections import deque
@@ -9,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
+from threadpoolctl import threadpool_limits
 
 
 def ahead(
@@ -21,7 +25,7 @@ def ahead(
     if not threads:
         yield from map(function, items)
         return
-    waiting, pool = iter(items), ThreadPoolExecutor(threads)
+    waiting, pool = iter(items), ThreadPoolExecutor(threads, initializer=alone)
     under_way: deque = deque()
     try:
         while True:
@@ -34,6 +38,12 @@ def ahead(
             yield under_way.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def alone() -> None:
+    """Let torch use the thread that calls this, and no others beside it."""
+    torch.get_num_threads()  # which sets what the next line changes, once a thread
+    threadpool_limits(1, user_api="openmp")
 
 
 class AheadLoader(SaveableDataLoader):
