@@ -15,14 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from petl_modules.backbones import Backbone
 from petl_modules.console import progress_bar
 from petl_modules.data.ahead import ahead
-from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError, known_device
 from petl_modules.use.adapter_file import load_its_backbone
 from petl_modules.use.engine import Engine
+from petl_modules.use.hearing import hear, hear_all
 from petl_modules.use.loaded import Answer, Loaded
 
 THREADS = 2  # that read files ahead
-SLIGHT = 0.1  # seconds, of which it need not be said that they were not heard
 
 
 def load_adapter(
@@ -258,80 +257,18 @@ class Adapters:
         # on a GPU, which padding keeps from sound, like lengths are sought among more
         size = batch_size if self._engine.device.type == "cpu" else 4 * batch_size
         parts = [slice(i, i + size) for i in range(0, len(paths), size)]
-        read = ahead(lambda s: self._read_all(paths[s], names[s]), parts, THREADS)
+        longest = [self._loaded[name].max_duration for name in names]
+        read = ahead(
+            lambda part: hear_all(paths[part], self.backbone, longest[part]),
+            parts,
+            THREADS,
+        )
         answers = []
         bar = progress_bar(total=len(paths), desc="clips", shown=progress)
         for part, clips in zip(parts, read, strict=True):
             answers += self._answer_read(paths[part], names[part], clips, batch_size)
             bar.update(len(answers) - bar.n)
         bar.close()
-        return answers
-
-    # Helpers
-
-    def _answer_file(self, path: str | Path, gives: str, name: str | None) -> Answer:
-        loaded = self._named(self.in_use if name is None else name)
-        self._refuse_unless(gives, [loaded.name])
-        clip, told = self._read(path, loaded.name)
-        (output,) = self._outputs(clip.unsqueeze(0), None, [loaded.name])
-        return {**loaded.answer(path, output), **told}
-
-    def _read(self, path: str | Path, name: str) -> tuple[torch.Tensor, Answer]:
-        """What an adapter hears of a clip, `(samples,)`, and how much of it that is
-        where it is not all: duration and heard, in seconds."""
-        rate, most = self.backbone.sample_rate, self.backbone.capacity()
-        seconds = self._loaded[name].max_duration
-        limit = most if seconds is None else round(seconds * rate)
-        pieces, kept, length = [], 0, 0
-        for piece in read_pieces(path, rate):
-            if limit is None or kept < limit:
-                pieces.append(piece if limit is None else piece[: limit - kept])
-                kept += len(pieces[-1])
-            length += len(piece)
-        if kept < length and seconds is None:
-            raise UserError(
-                f"The clip {path} is {length / rate:.1f} s long, more than the "
-                f"{kept / rate:.0f} s that {self.backbone.source} hears at once: give "
-                "a window, as petl predict --window does, or cut it into parts."
-            )
-        told = {"duration": round(length / rate, 3), "heard": round(kept / rate, 3)}
-        return torch.cat(pieces), told if length - kept > SLIGHT * rate else {}
-
-    def _read_all(
-        self, paths: Sequence[str | Path], names: Sequence[str]
-    ) -> list[tuple[torch.Tensor | None, Answer]]:
-        """Clips and what is told of them; no clip and an error for what cannot be
-        read."""
-        found: list[tuple[torch.Tensor | None, Answer]] = []
-        for path, name in zip(paths, names, strict=True):
-            try:
-                found.append(self._read(path, name))
-            except UserError as error:
-                found.append((None, {"file": str(path), "error": str(error)}))
-        return found
-
-    def _answer_read(
-        self,
-        paths: Sequence[str | Path],
-        names: Sequence[str],
-        read: list[tuple[torch.Tensor | None, Answer]],
-        batch_size: int,
-    ) -> list[Answer]:
-        """Answers for what was read, clips of like lengths together."""
-        clips = {i: clip for i, (clip, _) in enumerate(read) if clip is not None}
-        answers = [told for _, told in read]
-        places = list(clips)
-        if len(places) > batch_size:
-            places.sort(key=lambda i: len(clips[i]))
-        for start in range(0, len(places), batch_size):
-            chosen = places[start : start + batch_size]
-            heard = self.answer_clips(
-                [clips[i] for i in chosen],
-                [paths[i] for i in chosen],
-                [names[i] for i in chosen],
-            )
-            for place, answer in zip(chosen, heard, strict=True):
-                answers[place] = {**answer, **answers[place]}
         return answers
 
     def answer_clips(
@@ -368,6 +305,39 @@ class Adapters:
             self._loaded[name].answer(path, output)
             for path, name, output in zip(paths, names, outputs, strict=True)
         ]
+
+    # Helpers
+
+    def _answer_file(self, path: str | Path, gives: str, name: str | None) -> Answer:
+        loaded = self._named(self.in_use if name is None else name)
+        self._refuse_unless(gives, [loaded.name])
+        clip, told = hear(path, self.backbone, loaded.max_duration)
+        (output,) = self._outputs(clip.unsqueeze(0), None, [loaded.name])
+        return {**loaded.answer(path, output), **told}
+
+    def _answer_read(
+        self,
+        paths: Sequence[str | Path],
+        names: Sequence[str],
+        read: list[tuple[torch.Tensor | None, Answer]],
+        batch_size: int,
+    ) -> list[Answer]:
+        """Answers for what was read, clips of like lengths together."""
+        clips = {i: clip for i, (clip, _) in enumerate(read) if clip is not None}
+        answers = [told for _, told in read]
+        places = list(clips)
+        if len(places) > batch_size:
+            places.sort(key=lambda i: len(clips[i]))
+        for start in range(0, len(places), batch_size):
+            chosen = places[start : start + batch_size]
+            heard = self.answer_clips(
+                [clips[i] for i in chosen],
+                [paths[i] for i in chosen],
+                [names[i] for i in chosen],
+            )
+            for place, answer in zip(chosen, heard, strict=True):
+                answers[place] = {**answer, **answers[place]}
+        return answers
 
     def _outputs(
         self,

@@ -22,9 +22,9 @@ import torch
 from pydantic import BaseModel
 
 from petl_modules.console import Parser, above_zero, port, positive
-from petl_modules.data.reading import read_pieces
 from petl_modules.errors import UserError
-from petl_modules.use.inference import SLIGHT, Adapters, load_adapter
+from petl_modules.use.hearing import beginning, unheard
+from petl_modules.use.inference import Adapters, load_adapter
 from petl_modules.use.loaded import Answer
 
 PIECE = 2**20  # bytes of an upload that are read at a time
@@ -244,16 +244,11 @@ def heard_of(
                 raise TooLarge
             kept.write(block)
         kept.flush()
-        pieces, length, held = [], 0, 0
         try:
-            for piece in read_pieces(kept.name, rate):
-                pieces.append(piece[: limit - held])
-                held += len(pieces[-1])
-                length += len(piece)
+            clip, length = beginning(kept.name, rate, limit)
         except UserError as error:
             raise UserError(str(error).replace(kept.name, shown)) from None
-    told = {"duration": round(length / rate, 3), "heard": round(held / rate, 3)}
-    return torch.cat(pieces), told if length - held > SLIGHT * rate else {}
+    return clip, unheard(len(clip), length, rate)
 
 
 def load_fastapi() -> Any:
