@@ -312,3 +312,18 @@ def test_names_of_earlier_versions_are_understood(recipe):
     text += "    backbone: !ref <backbone>\n    method: !ref <petl>\n"
     config = load_config(recipe(text))
     assert "!new:petl_modules.core.adapted.AdaptedModel" in config.text()
+
+
+def test_a_new_synthesiser_of_an_earlier_version_is_built(recipe):
+    base = ROOT / "recipes/LJSpeech/TTS/hparams/base.yaml"
+    today = load_config(base, ["--hidden_size=32"]).text()
+    head, config, rest = today.partition(
+        "\n  config: !new:petl_modules.tts.config.FastSpeech2Config"
+    )
+    assert config
+    sizes = [line[2:] for line in rest.splitlines() if line.startswith("    ")]
+    others = [line for line in rest.splitlines() if not line.startswith("    ")]
+    earlier = recipe("\n".join([head, *sizes, *others]) + "\n")
+    assert "\n  hidden_size: !ref <hidden_size>\n" in earlier.read_text()
+    built = load_config(earlier).objects(["backbone"])["backbone"]
+    assert built.hidden_size == 32

@@ -57,14 +57,16 @@ def knobs_of_tree(
 
 
 def read_by(node: Any, section: str, described: bool = True) -> dict[str, Knob]:
-    """The knobs that an object of a yaml reads by `!ref <key>`, as its signature and
-    docstring describe them."""
+    """The knobs that an object of a yaml, and what it is made of, read by `!ref <key>`,
+    as signatures and docstrings describe them."""
     if not isinstance(node, dict):
         return {}
     factory: Any = locate(object_of(node) or "") if described else None
     knobs = {} if factory is None else knobs_of(factory, section)
     found = {}
     for argument, value in node.items():
+        if tagged(value):
+            found |= read_by(value, section, described)
         key = referred(value)
         if key is not None and (argument in knobs or not described):
             knob = knobs.get(argument, Knob(argument, default=None))

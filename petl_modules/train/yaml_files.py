@@ -6,6 +6,7 @@ objects that the project's own files name are allowed, whatever they are called 
 
 import re
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -29,6 +30,11 @@ TAG = re.compile(r"!(new|name|apply):([\w.]+)")
 SCHEDULE = re.compile(
     r"^scheduler: !name:transformers\.get_(\w+)_schedule_with_warmup\b.*$", re.MULTILINE
 )
+# and gave a new synthesiser its sizes one by one
+SIZES = re.compile(
+    r"(!apply:petl_modules\.tts\.fastspeech2\.new_fastspeech2)\n"
+    r"((?: +\w+: !ref <\w+>\n)+)"
+)
 PLAIN = (dict, list, str, bool, int, float, type(None))
 # What yaml files may name, and as which of HyperPyYAML's tags
 ALLOWED = {
@@ -38,6 +44,7 @@ ALLOWED = {
         "petl_modules.tasks.heads.TagHead",
         "petl_modules.tasks.heads.CTCHead",
         "petl_modules.tasks.heads.OwnHead",
+        "petl_modules.tts.config.FastSpeech2Config",
     },
     "name": {
         "petl_modules.core.task_model.TaskModel",
@@ -130,7 +137,12 @@ def moved(text: str) -> str:
                 break
         return f"!{found[1]}:{name}"
 
-    return SCHEDULE.sub(r"scheduler: \1", TAG.sub(renamed, text))
+    def gathered(found: re.Match) -> str:
+        config = "  config: !new:petl_modules.tts.config.FastSpeech2Config"
+        return "\n".join([found[1], config, indent(found[2], "  ")])
+
+    text = SCHEDULE.sub(r"scheduler: \1", TAG.sub(renamed, text))
+    return SIZES.sub(gathered, text)
 
 
 def round_trip() -> YAML:

@@ -3,14 +3,16 @@
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from petl_modules.errors import UserError
+from petl_modules.kinds import Items, PositiveInt, Probability, Size
 
 KIND = "fastspeech2"
 CONFIG, WEIGHTS, ALIGNER = "config.json", "model.safetensors", "aligner.safetensors"
 VOCODER = "vocoder"  # a folder beside them, if the base has one of its own
 ALIGNMENTS = ("forced", "learned")
+KernelSizes = Annotated[list[Size], Items(2, 2)]
 
 
 @dataclass(frozen=True)
@@ -20,37 +22,58 @@ class FastSpeech2Config:
     Attributes
     ----------
     text : str
-        arpabet or graphemes.
+        The symbols that a text becomes: phones or letters.
     alignment : str
-        Where durations come from in training: forced, found before by
-        `petl_modules.tts.forced_alignment`, or learned with the rest.
-    kernel_sizes : tuple of int
-        Of the two convolutions of every feed-forward block.
+        Where durations come from: a forced alignment before training, or one that is
+        learned with the rest.
+    hidden_size : int
+        Size of the tokens.
+    heads : int
+        The number of attention heads.
+    encoder_layers : int
+        The number of layers that read the symbols.
+    decoder_layers : int
+        The number of layers that write the frames.
+    ffn_size : int
+        Width of the feed-forward blocks.
+    kernel_sizes : list of int
+        Widths of the two convolutions of every feed-forward block.
+    postnet_size : int
+        Width of the convolutions after the decoder.
+    dropout : float
+        Dropout of all layers.
+    sample_rate : int
+        Samples of sound in a second.
+    hop_length : int
+        Samples between two frames.
+    win_length, n_fft, n_mels, f_min, f_max
+        Of the spectrogram, as `SpeechFeatures` takes them.
     speakers : tuple of str
         Those of the training data.
     embedding_size : int or None
-        Size of the speaker encoder's embeddings; None for learned vectors.
+        Size of speaker_encoder's embeddings, such as 192 of ECAPA-TDNN; None for
+        vectors that are learned.
     """
 
-    text: str = "arpabet"
-    alignment: str = "learned"  # as of bases whose config does not say it
-    hidden_size: int = 256
-    heads: int = 2
-    encoder_layers: int = 4
-    decoder_layers: int = 6
-    ffn_size: int = 1024
-    kernel_sizes: tuple[int, ...] = (9, 1)
-    postnet_size: int = 512
-    dropout: float = 0.1
-    sample_rate: int = 22050
-    hop_length: int = 256
+    text: Literal["arpabet", "graphemes"] = "arpabet"
+    alignment: Literal["forced", "learned"] = "learned"  # of a base that says nothing
+    hidden_size: Size = 256
+    heads: Size = 2
+    encoder_layers: Size = 4
+    decoder_layers: Size = 6
+    ffn_size: Size = 1024
+    kernel_sizes: KernelSizes = (9, 1)
+    postnet_size: Size = 512
+    dropout: Probability = 0.1
+    sample_rate: PositiveInt = 22050
+    hop_length: PositiveInt = 256
     win_length: int = 1024
     n_fft: int = 1024
     n_mels: int = 80
     f_min: float = 0.0
     f_max: float = 8000.0
     speakers: tuple[str, ...] = ()
-    embedding_size: int | None = None
+    embedding_size: Size | None = None
 
     model_type: ClassVar[str] = KIND
 

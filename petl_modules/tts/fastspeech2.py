@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -10,7 +9,6 @@ from safetensors.torch import load_file
 from petl_modules.backbones import registry
 from petl_modules.backbones.checkpoint import Checkpoint
 from petl_modules.errors import UserError, one_of
-from petl_modules.kinds import Items, PositiveInt, Probability, Size
 from petl_modules.tts.backbone import TABLES, VOICES, FastSpeech2Backbone
 from petl_modules.tts.config import (
     ALIGNER,
@@ -27,8 +25,6 @@ from petl_modules.tts.hifigan import is_hifigan
 from petl_modules.tts.text import SYMBOLS
 
 logger = logging.getLogger(__name__)
-
-KernelSizes = Annotated[list[Size], Items(2, 2)]
 
 
 def load_fastspeech2(source: str, pretrained: bool = True) -> FastSpeech2Backbone:
@@ -80,55 +76,14 @@ def load_fastspeech2(source: str, pretrained: bool = True) -> FastSpeech2Backbon
     return backbone.eval()
 
 
-def new_fastspeech2(
-    text: Literal["arpabet", "graphemes"] = "arpabet",
-    alignment: Literal["forced", "learned"] = "learned",
-    hidden_size: Size = 256,
-    heads: Size = 2,
-    encoder_layers: Size = 4,
-    decoder_layers: Size = 6,
-    ffn_size: Size = 1024,
-    kernel_sizes: KernelSizes = (9, 1),
-    postnet_size: Size = 512,
-    dropout: Probability = 0.1,
-    sample_rate: PositiveInt = 22050,
-    hop_length: PositiveInt = 256,
-    embedding_size: Size | None = None,
-) -> FastSpeech2Backbone:
+def new_fastspeech2(config: FastSpeech2Config) -> FastSpeech2Backbone:
     """A FastSpeech 2 with random weights, to be trained as a base.
 
     Arguments
     ---------
-    text : str
-        The symbols that a text becomes: phones or letters.
-    alignment : str
-        Where durations come from: a forced alignment before training, or one that is
-        learned with the rest.
-    hidden_size : int
-        Size of the tokens.
-    heads : int
-        The number of attention heads.
-    encoder_layers : int
-        The number of layers that read the symbols.
-    decoder_layers : int
-        The number of layers that write the frames.
-    ffn_size : int
-        Width of the feed-forward blocks.
-    kernel_sizes : list of int
-        Widths of the two convolutions of every feed-forward block.
-    postnet_size : int
-        Width of the convolutions after the decoder.
-    dropout : float
-        Dropout of all layers.
-    sample_rate : int
-        Samples of sound in a second.
-    hop_length : int
-        Samples between two frames.
-    embedding_size : int or None
-        Size of speaker_encoder's embeddings, such as 192 of ECAPA-TDNN; null for
-        vectors that are learned.
+    config : FastSpeech2Config
+        Its sizes, symbols and spectrogram.
     """
-    config = FastSpeech2Config(**locals())  # whose fields the arguments are
     return random_fastspeech2(config, KIND)
 
 

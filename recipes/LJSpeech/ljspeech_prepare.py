@@ -7,6 +7,7 @@ from petl_modules.errors import UserError
 from petl_modules.tts.corpora import hold_out, words_of
 
 SPEAKER = "LJ"
+HELD_OUT = 100  # sentences, as many for validation as for the test
 SUFFIXES = (".wav", ".flac", ".ogg")
 LAYOUT = (
     "it must be the unpacked LJSpeech-1.1 with metadata.csv and wavs/ "
@@ -15,7 +16,10 @@ LAYOUT = (
 
 
 def prepare_speech(
-    data_folder: str, valid_sentences: int, test_sentences: int, seed: int
+    data_folder: str,
+    seed: int,
+    valid_sentences: int = HELD_OUT,
+    test_sentences: int = HELD_OUT,
 ) -> tuple[data.Splits, list[str]]:
     """Entries with the normalised text, all of one speaker.
 
@@ -24,9 +28,9 @@ def prepare_speech(
     data_folder : str
         With metadata.csv, whose lines are id, text and normalised text, parted by `|`,
         and the clips `wavs/ID.wav`, .flac or .ogg.
+    seed : int
     valid_sentences, test_sentences : int
         Drawn with the seed; clips of the same words are one sentence.
-    seed : int
 
     Returns
     -------

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "TTS"))
 
 import torch
-from ljspeech_prepare import prepare_speech
+from ljspeech_prepare import HELD_OUT, prepare_speech
 
 from petl_modules.console import quiet, refusing
 from petl_modules.tts.config import FastSpeech2Config
@@ -32,18 +32,18 @@ def main() -> None:
     add("--data_folder", required=True)
     add("--out", required=True, type=Path)
     add("--sample_rate", type=int, default=16000)
-    add("--valid_sentences", type=int, default=100)
-    add("--test_sentences", type=int, default=100)
+    add("--valid_sentences", type=int, default=HELD_OUT)
+    add("--test_sentences", type=int, default=HELD_OUT)
     add("--seconds", type=float, help="stop after so many; the next call goes on")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for field in fields(VocoderTraining):
         add(f"--{field.name}", type=field.type, default=field.default)
     options = vars(parser.parse_args())
     training = {f.name: options[f.name] for f in fields(VocoderTraining)}
-    held_out = options["valid_sentences"], options["test_sentences"]
+    held_out = {name: options[name] for name in ("valid_sentences", "test_sentences")}
     quiet()
     with refusing():
-        splits, _ = prepare_speech(options["data_folder"], *held_out, training["seed"])
+        splits, _ = prepare_speech(options["data_folder"], training["seed"], **held_out)
         wavs = [entry["wav"] for entry in splits["train"].values()]
         sizes = FastSpeech2Config(sample_rate=options["sample_rate"]).features
         trainer = VocoderTrainer(
