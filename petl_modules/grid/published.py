@@ -1,7 +1,7 @@
 """What papers printed: their figures, and the protocols that these are of."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ class Figure:
         The row of the table.
     few_shot : str
         Training clips per class; empty for all.
+    classes : str
+        That are told apart; empty where that is not known, or not the task.
     backbone, parameters, value : str
         As printed; value in percent.
     protocol : str
@@ -34,6 +36,7 @@ class Figure:
     method: str
     setting: str
     few_shot: str
+    classes: str
     backbone: str
     parameters: str
     value: str
@@ -110,6 +113,31 @@ def figures(settings: dict[str, Any], metric: str) -> list[Figure]:
         rows = [Figure(**row) for row in csv.DictReader(stream)]
     asked = settings["recipe"], settings.get("task") or "", metric
     return [row for row in rows if (row.recipe, row.task, row.metric) == asked]
+
+
+def of_same_data(
+    found: Iterable[Figure], classes: Collection[int]
+) -> tuple[list[Figure], str]:
+    """Figures that may stand beside runs, and a sentence on those that may not, since
+    they are of other data, such as a subset's whole.
+
+    Arguments
+    ---------
+    found : list of Figure
+    classes : collection of int
+        How many classes the runs tell apart.
+    """
+    kept, others = [], {}
+    for figure in found:
+        if not figure.classes or set(classes) <= {int(figure.classes)}:
+            kept.append(figure)
+        else:
+            others[figure.classes] = figure.source
+    if not others:
+        return kept, ""
+    theirs = ", ".join(f"{count} classes ({own})" for count, own in others.items())
+    ours = " and ".join(map(str, sorted(classes)))
+    return kept, f"No printed figures of {theirs} stand here: the runs are of {ours}."
 
 
 def beside(

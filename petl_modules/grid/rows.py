@@ -8,7 +8,7 @@ from functools import cached_property
 
 from petl_modules.errors import UserError
 from petl_modules.grid.intervals import Interval, bootstrap, over_runs, wilson
-from petl_modules.grid.published import Figure, Paper, figures
+from petl_modules.grid.published import Figure, Paper, figures, of_same_data
 from petl_modules.grid.runs import Run
 from petl_modules.methods import method_table
 from petl_modules.tasks.metrics import lower_is_better, main_metric, scale
@@ -168,12 +168,16 @@ class Task:
     rows : list of Row
         With at least one finished run each.
     published : list of Figure
+        Of the same data.
+    not_beside : str
+        A sentence on figures of other data, where there are any.
     """
 
     name: str
     metric: str
     rows: list[Row]
     published: list[Figure]
+    not_beside: str = ""
 
 
 def tasks_of(
@@ -208,12 +212,14 @@ def tasks_of(
     for name, group in sorted(groups.items()):
         label(group)
         group.sort(key=place)
+        classes = {row.runs[0].classes for row in group} - {None}
         for at, chosen in enumerate(metrics_of(name, group, metric, paper)):
             rows = [replace(row) for row in group]
             for row in rows:
                 row.probe = probe_of(row, rows, chosen)
             called = f"{name}, {chosen}" if at else name
-            tasks.append(Task(called, chosen, rows, figures(rows[0].settings, chosen)))
+            printed = figures(rows[0].settings, chosen)
+            tasks.append(Task(called, chosen, rows, *of_same_data(printed, classes)))
     return tasks
 
 

@@ -13,6 +13,7 @@ from petl_modules.grid.jobs import FAILURE, Job, failure
 from petl_modules.tasks.classification import PREDICTIONS
 from petl_modules.train.config import load_config
 from petl_modules.train.results import HPARAMS, RESULTS, read_results
+from petl_modules.use.adapter_schema import SETTINGS, read_json
 
 UNFINISHED = "It is not finished: no results, and no word of a failure."
 
@@ -49,6 +50,16 @@ class Run:
     def fold(self) -> int | None:
         """The fold of the run, or None."""
         return self.settings["fold"]
+
+    @cached_property
+    def classes(self) -> int | None:
+        """How many classes it tells apart, as its adapter says; None if that says
+        nothing."""
+        try:
+            labels = read_json(self.folder / SETTINGS)["info"]["labels"]
+        except (UserError, KeyError, TypeError):
+            return None
+        return len(labels) if isinstance(labels, list) else None
 
     @cached_property
     def predictions(self) -> list[tuple[str, str, str]] | None:

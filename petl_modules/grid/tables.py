@@ -78,7 +78,7 @@ def paper_table(task: Task, paper: Paper) -> Table:
             "ours, without head": f"{row.trained['petl'] + row.trained['norms']:,}",
         }
         rows.append([cells[name] for name in columns])
-    return Table(task.name, columns, rows)
+    return Table(task.name, columns, rows, task.not_beside)
 
 
 def task_table(task: Task) -> Table:
@@ -95,7 +95,8 @@ def task_table(task: Task) -> Table:
     for method in method_table():
         if method not in told:
             rows += published_rows(task, method, columns)
-    return Table(task.name, columns, rows, protocols(task.published))
+    said = filter(None, [protocols(task.published), task.not_beside])
+    return Table(task.name, columns, rows, " ".join(said))
 
 
 def average_table(tasks: Sequence[Task]) -> Table:
