@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from petl_modules.errors import UserError
 from petl_modules.grid import search as searching
@@ -128,3 +129,31 @@ def test_a_journal_that_is_damaged_is_taken_up_before_that(runs, tmp_path, where
     assert search("ESC50", SETTINGS, 4, tmp_path)["lr"] > 0
     for line in journal.read_text().splitlines():
         json.loads(line)
+
+
+def test_a_journal_torn_anywhere_loses_no_trial_but_the_last(
+    runs, tmp_path, monkeypatch
+):
+    opened, take_up = [], searching.take_up
+
+    def noted(folder, config):
+        opened.append(config)
+        return take_up(folder, config)
+
+    monkeypatch.setattr(searching, "take_up", noted)
+    search("ESC50", SETTINGS, 3, tmp_path)
+    config, journal = opened[0], tmp_path / "trials.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 10
+    for count, line in enumerate(lines):
+        before = b"".join(lines[:count])
+        ended = before.count(b'"values": [')
+        under_way = json.loads(line).get("param_name") == "rank"  # its lr is known
+        for cut in (0, 1, len(line) // 2, len(line) - 1):  # before its end, all alike
+            journal.write_bytes(before + line[:cut])
+            trials = take_up(tmp_path, config).trials
+            known = [t for t in trials if t.state == TrialState.COMPLETE]
+            known += [t for t in trials if t.state == TrialState.WAITING]
+            rates = [searching.params_of(trial)["lr"] for trial in known]
+            assert rates[0] == config["lr"] and len(rates) == len(set(rates))
+            assert len(rates) >= ended + under_way

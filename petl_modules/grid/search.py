@@ -145,12 +145,20 @@ def take_up(folder: Path, config: Config) -> optuna.Study:
     # another seed after each interruption, or the same draws would come again
     seed = config["seed"] + len(study.trials)
     study.sampler = optuna.samplers.TPESampler(seed=seed)
+    waiting = [params_of(t) for t in study.get_trials(states=[TrialState.WAITING])]
     for trial in study.get_trials(states=[TrialState.RUNNING]):
+        # before it is given up, or a process that is killed between the two loses it
+        if (params := params_of(trial)) and params not in waiting:
+            study.enqueue_trial(params)
         study.tell(trial.number, state=TrialState.PRUNED)
-        study.enqueue_trial(trial.params)
     if not study.get_trials(states=[TrialState.COMPLETE, TrialState.WAITING]):
         study.enqueue_trial({"lr": config["lr"]})
     return study
+
+
+def params_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """What a trial was told to try, and what it has drawn so far."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
 def mend(journal: Path) -> None:
