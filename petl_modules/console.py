@@ -3,6 +3,7 @@ for a mistake."""
 
 import argparse
 import difflib
+import json
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from petl_modules.errors import UserError, why_not_written
@@ -105,6 +107,7 @@ def refusing() -> Iterator[None]:
         if not speaks():
             time.sleep(LATER)
         print(f"error: {one_line(error)}", file=sys.stderr)
+        tell_torchrun(one_line(error))
         sys.exit(2)
     except BrokenPipeError:
         forget_stdout()
@@ -121,7 +124,21 @@ def refusing() -> Iterator[None]:
             raise
         forget_stdout()
         print(f"error: {said}.", file=sys.stderr)
+        tell_torchrun(said)
         sys.exit(2)
+
+
+def tell_torchrun(said: str) -> None:
+    """Let torchrun, if it started this process, name this as the cause: it ends in a
+    traceback of its own, whatever its processes say."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is not None:
+        extra = {"timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(path).write_text(
+                json.dumps({"message": {"message": said, "extraInfo": extra}}),
+                encoding="utf-8",
+            )
 
 
 def why(error: BaseException) -> str | None:

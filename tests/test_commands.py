@@ -7,6 +7,10 @@ from importlib import import_module
 
 import pytest
 from conftest import ROOT
+from torch.distributed.elastic.multiprocessing.errors import (
+    ChildFailedError,
+    ProcessFailure,
+)
 
 from petl_modules import commands, console
 from petl_modules.errors import UserError
@@ -173,3 +177,13 @@ def test_what_the_user_stops_ends_in_one_sentence(inside, capsys):
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(OSError, match="9"), console.refusing():
         raise OSError(9, "Bad file descriptor")
+
+
+def test_torchrun_names_the_sentence_as_the_cause(tmp_path, monkeypatch):
+    """Whose traceback comes after it."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit) as end, console.refusing():
+        raise UserError("There is no fold 9.")
+    failed = ProcessFailure(0, 1, end.value.code, str(tmp_path / "error.json"))
+    said = str(ChildFailedError("train.py", {0: failed}))
+    assert "traceback : There is no fold 9.\n" in said and "exitcode  : 2" in said
