@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, limited
 from tiny import epochs_logged
 
 from petl_modules.errors import UserError
@@ -176,6 +176,13 @@ def test_a_failed_job_says_why(tmp_path, program, reason):
     good = leaves(tmp_path)
     assert run_job([sys.executable, "-c", good], tmp_path) is None
     assert failure(tmp_path) is None
+
+
+def test_a_disk_that_takes_no_word_of_a_failure_ends_the_benchmark(tmp_path):
+    with limited(0), pytest.raises(UserError, match=r"failure\.json cannot be written"):
+        run_job(["false"], tmp_path)
+    assert failure(tmp_path) is None
+    assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_a_job_whose_adapter_is_gone_is_run_again(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import pytest
 from conftest import run, tone
 
+from petl_modules.console import refusing
 from petl_modules.errors import UserError
 from petl_modules.use.inference import load_adapter
 from petl_modules.use.predict import main as predict_main
@@ -79,3 +80,16 @@ def test_what_cannot_be_answered_at_all_is_said(adapter, tmp_path):
     assert done.returncode == 2 and "no adapter at" in done.stderr
     (answer,) = load_adapter(adapter).answer_files(["gone.wav"])
     assert "gone.wav is missing" in answer["error"]
+
+
+def test_answers_that_a_full_disk_does_not_take_end_in_one_sentence(
+    adapter, class_folders, monkeypatch, capsys
+):
+    arguments = [str(adapter), str(class_folders / "low"), "--json"]
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as end, refusing():
+            predict_main(arguments)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "error: What was to be written cannot be: No space left on device."
+    assert end.value.code == 2

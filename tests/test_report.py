@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from conftest import limited
 from PIL import Image
 
 from petl_modules.errors import UserError
@@ -253,6 +254,23 @@ def test_published_figures_are_marked(tmp_path, capsys):
     assert lines[ours + 1].startswith(row)
 
 
+@pytest.mark.parametrize("count", [10, 50])
+def test_printed_figures_stand_beside_runs_of_the_same_data(tmp_path, capsys, count):
+    """ESC-10 is a part of ESC-50, in its layout."""
+    folder = write(tmp_path, "lora", 1, 0.5)
+    said = {"info": {"labels": [str(number) for number in range(count)]}}
+    (folder / "adapter.json").write_text(json.dumps(said))
+    out = tables(tmp_path, capsys, "--output", tmp_path / "report")[2]
+    left_out = "of 50 classes (arXiv 2312.03694) stand here: the runs are of 10."
+    assert ("86.45" in out) == (count == 50) and (left_out in out) == (count == 10)
+    with open(tmp_path / "report" / "ESC50.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == (1 if count == 10 else 12)
+    assert (left_out in (tmp_path / "report" / "report.html").read_text()) == (
+        count == 10
+    )
+
+
 def test_csv_and_plots(tmp_path, capsys):
     runs, output = tmp_path / "runs", tmp_path / "report"
     for shots in (1, 2, None):
@@ -279,6 +297,19 @@ def test_csv_and_plots(tmp_path, capsys):
     assert "://" not in page and "<link" not in page  # nothing from elsewhere
     assert page.count('<tr class="published">') == len(rows) - 6
     assert page.count("<tr>") == 1 + 6
+
+
+def test_a_full_disk_leaves_the_report_that_was_there(tmp_path, capsys):
+    runs, output = tmp_path / "runs", tmp_path / "report"
+    write(runs, "lora", 1, 0.5)
+    assert tables(runs, capsys, "--output", output)[0] == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    write(runs, "bitfit", 1, 0.4)
+    with limited(2**12), pytest.raises(UserError, match="cannot be written: File too"):
+        report.main([str(runs), "--output", str(output)])
+    after = {path.name: path.read_bytes() for path in output.iterdir()}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert after.keys() == before.keys() and changed == {"ESC50.csv"}  # which had room
 
 
 def test_a_report_of_many_runs_has_room_for_all(tmp_path, capsys):
