@@ -35,12 +35,11 @@ def cross_entropy(logits):
     return torch.nn.functional.cross_entropy(logits, torch.arange(3))
 
 
-@pytest.mark.parametrize("lens", [None, (1.0, 0.7, 0.4), (1.0, 1.0, 1.0)], ids=str)
 @pytest.mark.parametrize("family, case", UNASKED)
-def test_a_step_waits_for_nothing(checkpoints, family, case, lens):
+def test_a_step_waits_for_nothing(checkpoints, family, case):
     model, head = build(checkpoints[family], case)
-    lens = None if lens is None else torch.tensor(lens)
-    assert step(model, head, lens, cross_entropy) == []
+    for lens in (None, torch.tensor([1.0, 0.7, 0.4]), torch.ones(3)):
+        assert step(model, head, lens, cross_entropy) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,5 +1,6 @@
 """What must hold for every method on every backbone family."""
 
+import os
 from dataclasses import replace
 from itertools import product
 
@@ -63,17 +64,16 @@ MERGE = (*MERGE, "peft")
 BIASLESS = ("whisper", "moonshine")  # keys without bias, or nothing with one
 ADDS_TOKENS = ("prefix", "prefix-projected", "prompt", "prompt-shallow")
 SAMPLES = 9600
-# What changes a detail of a case that is there goes through the costly matrices (host
-# waits, graphs, precision) on a few families alone
-DETAILS = (
-    *("lora-dora", "lora-pissa", "lora-lora_fa", "ia3", "scale", "vera", "ssvd"),
-    *("norms", "conv_front", "peft"),
-)
+# The costly matrices (host waits, graphs, precision) take every case on some families,
+# one that reads spectrograms, one whose layers share a bias, one with a decoder, and on
+# every family what acts at other places; all pairs with PETL_ALL_PAIRS=1
+CROSSED = {"ast", "wavlm", "whisper", "full", "bottleneck-after", "lora", "prefix"}
+ALL_PAIRS = os.environ.get("PETL_ALL_PAIRS") == "1"
 PAIRS = [
     (family, case)
     for family in FAMILIES
     for case in CASES
-    if case not in DETAILS or family in ("ast", "wavlm", "whisper")
+    if ALL_PAIRS or CROSSED & {family, case}
 ]
 # PEFT's own code asks tensors for their values as it runs: its layers wait for the
 # device, and break graphs
