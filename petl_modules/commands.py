@@ -40,6 +40,7 @@ PURPOSES = {
         "predict": Command("petl_modules.use.predict", "labels or text of recordings"),
         "evaluate": Command("petl_modules.use.evaluate", "metrics on labelled clips"),
         "embed": Command("petl_modules.use.embeddings", "vectors, and their picture"),
+        "verify": Command("petl_modules.use.verify", "whether two voices are one"),
         "synthesize": Command("petl_modules.tts.synthesize", "speech from text"),
         "demo": Command("petl_modules.use.demo", "a page in the browser"),
         "serve": Command("petl_modules.use.serve", "answers over HTTP"),

@@ -437,6 +437,25 @@ def fsd50k(root):
     recordings.write_lines(f"{truth}/vocabulary.csv", lines)
 
 
+def voxceleb(root):
+    """Six speakers of two videos and two whom the list tests; one file is empty, and
+    one recording is not in any trial."""
+    recordings = Recordings(root)
+    for place, speaker in enumerate((*range(10001, 10007), 10270, 10271)):
+        for number in range(4):
+            name = f"wav/id{speaker}/video{number % 2}/{number:05d}.wav"
+            recordings.write(name, place, seconds=0.3)
+    recordings.write_empty("wav/id10001/video0/00004.wav")
+    pairs = itertools.combinations(
+        [(s, n) for s in (10270, 10271) for n in range(4) if (s, n) != (10271, 3)], 2
+    )
+    lines = [
+        f"{int(a == b)} id{a}/video{m % 2}/{m:05d}.wav id{b}/video{n % 2}/{n:05d}.wav"
+        for (a, m), (b, n) in pairs
+    ]
+    (root / "veri_test2.txt").write_bytes("\r\n".join([*lines, ""]).encode())
+
+
 def audioset(root):
     """Lists with comments, of clips whose names begin with a Y or not; several are not
     there any more, and one is empty. A label has a comma, one has no clips."""

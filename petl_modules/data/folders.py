@@ -46,8 +46,9 @@ def inside(folder: str | Path, name: str) -> Path:
     UserError
         If the name leads out of the folder.
     """
-    folder = Path(folder).resolve()
-    # by name, not by resolve(): data sets kept by git-annex or DVC are symbolic links
+    # by name, not by resolve(): data sets kept by git-annex or DVC are symbolic links,
+    # and a folder of one may be a link too
+    folder = Path(os.path.abspath(folder))
     path = Path(os.path.normpath(folder / name))
     if folder not in path.parents:
         raise UserError(f"The data set names a file outside its folder: {name}.")

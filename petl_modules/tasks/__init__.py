@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from petl_modules.tasks.slots import SlotFilling
     from petl_modules.tasks.tagging import Tagging
     from petl_modules.tasks.transcription import Transcription
+    from petl_modules.tasks.verification import Verification
 
 __all__ = [
     "CTC",
@@ -24,6 +25,7 @@ __all__ = [
     "Tagging",
     "Task",
     "Transcription",
+    "Verification",
 ]
 MODULES = {
     "CTC": "ctc",
@@ -33,6 +35,7 @@ MODULES = {
     "Tagging": "tagging",
     "Task": "base",
     "Transcription": "transcription",
+    "Verification": "verification",
 }
 
 

@@ -32,6 +32,8 @@ class Task:
         Whether a target holds for a part of its clip too.
     fitted : tuple of str
         Splits without the clips that are too long, or too short for their text.
+    held_out_loss : bool
+        Whether the loss of clips that do not train says anything.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Task:
     sound: tuple[str, ...] = ("sig",)
     cuts = True
     fitted: tuple[str, ...] = ()
+    held_out_loss = True
 
     def add_targets(self, dataset: DynamicItemDataset) -> None:
         """Give a data set the item that `loss` reads; a UserError for what is none."""

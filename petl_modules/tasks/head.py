@@ -25,10 +25,13 @@ class Head(nn.Module):
         Whether what it reads of a frozen backbone may be computed once and kept.
     by_time : bool
         Whether that is every step of time, or one mean a clip.
+    classifier : type
+        What makes scores of what was read: of its size, and the number of classes.
     """
 
     cacheable = True
     by_time = False
+    classifier: type[nn.Module] = nn.Linear
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -50,7 +53,7 @@ class Head(nn.Module):
             self.projector, read = nn.Linear(read, size), size
         if settings.get("attentive"):
             self.attention, read = AttentiveStatistics(read), 2 * read
-        self.linear = nn.Linear(read, classes)
+        self.linear = self.classifier(read, classes)
 
     def forward(self, tokens: Tokens) -> Any:
         """`Tokens` (with `layers` for `weighted_sum`) to the head's output."""

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl_modules.core.masking import masked_mean, valid
@@ -16,6 +17,7 @@ from petl_modules.tasks.head import Head
 POOLINGS = ("all", "cls", "prompts", "speech", "prompts+speech")
 Pooling = Literal["all", "cls", "prompts", "speech", "prompts+speech"]
 SpeechTask = Literal["transcribe", "translate"]
+COSINE_SCALE = 30.0  # of cosines as logits, SpeechBrain's of its speaker recipes
 
 
 class ClassificationHead(Head):
@@ -96,13 +98,17 @@ class ClassificationHead(Head):
 
     def predict(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features to logits `(batch, classes)`."""
+        return self.linear(self.embedding(features, counts))
+
+    def embedding(self, features: Tensor, counts: Tensor) -> Tensor:
+        """Features to what the classifier reads, `(batch, size)`."""
         steps = self.combine(features)
         if self.attention is not None:
-            return self.linear(self.attention(steps, counts))
+            return self.attention(steps, counts)
         if not self.by_time:  # one step
-            return self.linear(steps).squeeze(1)
+            return steps.squeeze(1)
         mask = valid(to_device(counts, steps.device), steps.shape[1])
-        return self.linear(masked_mean(steps, mask))
+        return masked_mean(steps, mask)
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
@@ -133,6 +139,38 @@ class TagHead(ClassificationHead):
     def probabilities(logits: Tensor) -> Tensor:
         """How likely each label is, `(batch, classes)`, by itself."""
         return logits.float().sigmoid()
+
+
+class Cosines(nn.Linear):
+    """The cosines of vectors `(batch, size)` to one learned vector a class, `(batch,
+    classes)`."""
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__(size, classes, bias=False)
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """`(batch, size)` to `(batch, classes)`."""
+        return F.linear(F.normalize(vectors), F.normalize(self.weight))
+
+
+class SpeakerHead(ClassificationHead):
+    """As `ClassificationHead`, for voices: what the classifier reads tells speakers
+    apart that training never heard, by the cosine of two clips."""
+
+    classifier = Cosines
+
+    def predict(self, features: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Features to embeddings `(batch, size)`, and their cosines to the speakers of
+        training `(batch, classes)`."""
+        embedding = self.embedding(features, counts)
+        return embedding, self.linear(embedding)
+
+    @staticmethod
+    def probabilities(output: tuple[Tensor, Tensor]) -> Tensor:
+        """How likely each speaker of training is, `(batch, classes)`."""
+        _, cosines = output
+        return (COSINE_SCALE * cosines.float()).softmax(-1)
 
 
 class SlotHead(ClassificationHead):
@@ -326,5 +364,5 @@ class OwnHead(nn.Module):
         return written
 
 
-KINDS = (ClassificationHead, TagHead, SlotHead, CTCHead, OwnHead)
+KINDS = (ClassificationHead, TagHead, SpeakerHead, SlotHead, CTCHead, OwnHead)
 HEADS = {head.__name__: head for head in KINDS}

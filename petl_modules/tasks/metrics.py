@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 # all others are shown in percent
-NOT_FRACTIONS = ("loss", "mcd", "f0_rmse", "duration_error")
+NOT_FRACTIONS = ("loss", "mcd", "f0_rmse", "duration_error", "min_dcf")
 # ends of names
-LOWER_IS_BETTER = ("error_rate", "cer", "loss", "mcd", "f0_rmse", "duration_error")
+LOWER_IS_BETTER = ("error_rate", "cer", "eer", *NOT_FRACTIONS)
 
 
 def main_metric(settings: Mapping[str, Any], known: Collection[str]) -> str:

@@ -1,8 +1,9 @@
 """Pictures of what a model predicts."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -14,6 +15,7 @@ MOST_PERCENTAGES, MOST_NUMBERS = 15, 60
 MOST_NAMES = 250  # classes up to which it names them
 INCHES = 0.42  # of a class, up to MOST_NUMBERS of them; then they are smaller
 POINTS = 72  # an inch
+BARS = 40  # of a histogram
 
 
 def confusion_matrix(
@@ -57,6 +59,32 @@ def confusion_matrix(
     elif count > MOST_NUMBERS:
         points = 0.8 * POINTS * INCHES * MOST_NUMBERS / count
         axes.tick_params(labelsize=min(10.0, points))
+    return figure
+
+
+def histograms(
+    kinds: Mapping[str, np.ndarray], what: str, mark: float | None = None
+) -> Figure:
+    """A figure of how values of several kinds are spread.
+
+    Arguments
+    ---------
+    kinds : dict
+        `{name: values}`, values `(count,)`.
+    what : str
+        What the values are.
+    mark : float or None
+        A value to show.
+    """
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    every = np.concatenate(list(kinds.values()))
+    edges = np.linspace(every.min(), every.max() + 1e-6, BARS + 1)
+    for name, values in kinds.items():
+        axes.hist(values, edges, density=True, alpha=0.6, label=name)
+    if mark is not None:
+        axes.axvline(mark, color="black", linewidth=1)
+    axes.set(xlabel=what, yticks=[])
+    axes.legend()
     return figure
 
 

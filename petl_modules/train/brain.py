@@ -320,7 +320,8 @@ class PetlBrain(sb.Brain):
             self.losses.look()
             self.train_loss = mean_over_processes(self.losses.mean, self.device)
             return
-        self.metrics = {"loss": stage_loss, **self.task.metrics()}
+        loss = {"loss": stage_loss} if self.task.held_out_loss else {}
+        self.metrics = {**loss, **self.task.metrics()}
         self.progress.stop()
         if stage == sb.Stage.TEST:
             return

@@ -89,7 +89,7 @@ class Progress:
         epoch : int
             0 for the model as it starts.
         train, valid : dict or None
-            Metrics, with the loss.
+            Metrics, with the loss if there is one.
         error : float
             What a better epoch makes smaller.
         """
@@ -118,6 +118,6 @@ class Progress:
         _, when, best = self.best
         shown = "best" if better else f"best {best:.4f} of epoch {when}"
         parts = [f"valid {self.metric} {value:.4f} ({shown})"]
-        if self.metric != "loss":
+        if self.metric != "loss" and "loss" in valid:
             parts.insert(0, f"valid loss {valid['loss']:.4f}")
         return parts

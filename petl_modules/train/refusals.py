@@ -16,6 +16,7 @@ PATHS = (
     "data_folder",
     "data",
     "clip_folder",
+    "trials",
     "source",
     "lexicon",
     "language_model",

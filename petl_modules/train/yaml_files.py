@@ -42,6 +42,7 @@ ALLOWED = {
         "petl_modules.core.adapted.AdaptedModel",
         "petl_modules.tasks.heads.ClassificationHead",
         "petl_modules.tasks.heads.TagHead",
+        "petl_modules.tasks.heads.SpeakerHead",
         "petl_modules.tasks.heads.CTCHead",
         "petl_modules.tasks.heads.OwnHead",
         "petl_modules.tts.config.FastSpeech2Config",
@@ -55,6 +56,7 @@ ALLOWED = {
             for name in (
                 "Classification",
                 "Tagging",
+                "Verification",
                 "CTC",
                 "SlotFilling",
                 "SpeechRecognition",

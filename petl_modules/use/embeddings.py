@@ -3,7 +3,8 @@
 `petl embed ADAPTER [DATA]`: DATA is a folder of recordings (the folder that one is in
 gives its colour), a manifest in JSON, or a csv table with a column wav. Without it, the
 run's own test clips are taken, or those of --split. A vector is what the classifier
-reads: the mean of the tokens, after projector and weighted sum where there are such.
+reads: the mean of the tokens, after projector and weighted sum where there are such, or
+what learned attention pools them to.
 """
 
 from pathlib import Path
@@ -15,14 +16,17 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from torch import Tensor
 
 from petl_modules.console import Parser, progress_bar
 from petl_modules.core.masking import masked_mean, valid
 from petl_modules.errors import UserError, known_device, one_of
 from petl_modules.files import make_folder, whole, write_figure
 from petl_modules.tasks.head import Head
-from petl_modules.use.adapter_file import read_adapter
+from petl_modules.tasks.heads import ClassificationHead
+from petl_modules.use.adapter_file import Adapter, read_adapter
 from petl_modules.use.labelled import (
+    Entries,
     add_recordings,
     batches_of,
     dataset_of,
@@ -65,7 +69,6 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-@torch.no_grad()
 def embeddings(
     folder: str | Path,
     data: str | Path | None = None,
@@ -98,12 +101,31 @@ def embeddings(
     UserError
         For an adapter or data that cannot be used.
     """
-    device = known_device(device)
     entries = entries_of(folder, data, split)
     adapter = read_adapter(folder, source=source)
-    model, head = adapter.model.to(device).eval(), adapter.head.to(device).eval()
-    if not isinstance(head, Head):
+    if not isinstance(adapter.head, Head):
         raise UserError(f"The adapter {folder} has no classifier that reads vectors.")
+    ids, vectors = vectors_of(adapter, entries, batch_size, device, progress)
+    labels = [label_of(entries[key]) for key in ids]
+    return {
+        "ids": np.array(ids),
+        "labels": np.array(labels),
+        "embeddings": vectors.numpy(),
+    }
+
+
+@torch.no_grad()
+def vectors_of(
+    adapter: Adapter,
+    entries: Entries,
+    batch_size: int = 16,
+    device: str = "cpu",
+    progress: bool = False,
+) -> tuple[list[str], Tensor]:
+    """The ids of entries, and what the adapter's classifier reads of each, `(clips,
+    size)`, float32; arguments are those of `embeddings`."""
+    device = known_device(device)
+    model, head = adapter.model.to(device).eval(), adapter.head.to(device).eval()
     dataset = dataset_of(entries, model.backbone.sample_rate, adapter.max_duration)
     dataset.set_output_keys(["id", "sig"])
     ids, rows = [], []
@@ -113,18 +135,17 @@ def embeddings(
         sound = batch.sig
         tokens = model(sound.data, sound.lengths, all_layers=head.weighted_sum)
         features, counts = head.features(head.layers(tokens))
-        steps = head.combine(features)
-        mask = valid(counts.to(steps.device), steps.shape[1])
-        rows.append(masked_mean(steps, mask).float().cpu().numpy())
+        if isinstance(head, ClassificationHead):
+            vectors = head.embedding(features, counts)
+        else:
+            steps = head.combine(features)
+            mask = valid(counts.to(steps.device), steps.shape[1])
+            vectors = masked_mean(steps, mask)
+        rows.append(vectors.float().cpu())
         ids += batch.id
         bar.update(len(batch.id))
     bar.close()
-    labels = [label_of(entries[key]) for key in ids]
-    return {
-        "ids": np.array(ids),
-        "labels": np.array(labels),
-        "embeddings": np.concatenate(rows),
-    }
+    return ids, torch.cat(rows)
 
 
 def label_of(entry: dict[str, Any]) -> str:

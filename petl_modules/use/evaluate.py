@@ -2,7 +2,9 @@
 
 `petl evaluate ADAPTER [DATA]`: DATA is a folder with one folder of clips per class, a
 manifest in JSON, or a table with the columns path and label (or labels, or text).
-Without it, the run's own test clips are taken, or those of --split.
+Without it, the run's own test clips are taken, or those of --split. An adapter of
+speaker verification is judged by --trials, a list of pairs in VoxCeleb's format, whose
+paths are in the folder DATA.
 """
 
 import json
@@ -24,8 +26,9 @@ from petl_modules.tasks import (
     Tagging,
     Task,
     Transcription,
+    Verification,
 )
-from petl_modules.tasks.heads import CTCHead, OwnHead, TagHead
+from petl_modules.tasks.heads import CTCHead, OwnHead, SpeakerHead, TagHead
 from petl_modules.tts.head import VoiceHead
 from petl_modules.use.adapter_file import Adapter, read_adapter
 from petl_modules.use.labelled import (
@@ -33,7 +36,11 @@ from petl_modules.use.labelled import (
     batches_of,
     dataset_of,
     entries_of,
+    entries_of_list,
 )
+
+# What a recording must have for a task to judge by, if not a text
+NEEDED = {"classification": "label", "tags": "labels", "verification": "trials"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(__doc__)
     add_recordings(parser, "Labelled recordings.")
     add = parser.add_argument
+    trials = "A list of trials: 1 (one speaker) or 0 (two), and two paths in DATA."
+    add("--trials", type=Path, help=trials)
     add("--output", type=Path, help="A folder for predictions, as a run leaves them.")
     add("--json", action="store_true", help="Print one object of metrics.")
     options = parser.parse_args(argv)
@@ -53,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         options.device,
         options.output,
         progress=True,
+        trials=options.trials,
     )
     if options.json:
         print(json.dumps(metrics, indent=1))
@@ -76,6 +86,7 @@ def evaluate(
     device: str = "cpu",
     output: Path | None = None,
     progress: bool = False,
+    trials: str | Path | None = None,
 ) -> dict[str, float]:
     """The metrics of an adapter on labelled recordings.
 
@@ -93,11 +104,13 @@ def evaluate(
         Where predictions go, if they are wanted.
     progress : bool
         Whether to show a bar.
+    trials : str or Path or None
+        A list of trials to judge speaker verification by, whose paths are in `data`.
 
     Returns
     -------
     dict
-        The number of clips, the loss, and the task's metrics.
+        The number of clips, the loss where there is one, and the task's metrics.
 
     Raises
     ------
@@ -108,9 +121,16 @@ def evaluate(
     device = known_device(device)
     if output is not None:
         make_folder(output)
-    entries = entries_of(folder, data, split)
+    if trials is None:
+        entries = entries_of(folder, data, split)
+    else:
+        entries = entries_of_list(trials, data)
     adapter = read_adapter(folder, source=source)
     task = task_of(adapter, folder)
+    if trials is not None and not isinstance(task, Verification):
+        raise UserError(
+            f"The adapter {folder} is not of speaker verification: leave out --trials."
+        )
     longest = adapter.max_duration if task.cuts else None
     dataset = dataset_of(entries, adapter.model.backbone.sample_rate, longest)
     refuse_unlabelled(entries, task)
@@ -127,7 +147,8 @@ def evaluate(
         task.collect(predictions, batch)
         bar.update(len(batch.id))
     bar.close()
-    metrics = {"clips": len(dataset), "loss": total / len(dataset), **task.metrics()}
+    loss = {"loss": total / len(dataset)} if task.held_out_loss else {}
+    metrics = {"clips": len(dataset), **loss, **task.metrics()}
     if output is not None:
         task.write(output)
     return metrics
@@ -146,6 +167,8 @@ def task_of(adapter: Adapter, folder: str | Path) -> Task:
         tags = Tagging(labels)
         tags.thresholds = adapter.info.get("thresholds") or tags.thresholds
         return tags
+    if isinstance(head, SpeakerHead):
+        return Verification(labels)
     if not isinstance(head, CTCHead):
         return Classification(labels)
     known = [*next(iter(adapter.info.get("metrics", {}).values()), {})]
@@ -158,7 +181,8 @@ def task_of(adapter: Adapter, folder: str | Path) -> Task:
 
 def refuse_unlabelled(entries: dict, task: Task) -> None:
     """Raise a UserError for a recording of which what the task asks is not said."""
-    needed = {"classification": "label", "tags": "labels"}.get(task.name, "text")
+    needed = NEEDED.get(task.name, "text")
     for key, entry in entries.items():
         if needed not in entry:
-            raise UserError(f"The recording {key} has no {needed} to judge by.")
+            hint = ": name a list of them by --trials." if needed == "trials" else "."
+            raise UserError(f"The recording {key} has no {needed} to judge by{hint}")

@@ -21,6 +21,7 @@ from petl_modules.data.own import read_own
 from petl_modules.data.own_columns import Columns
 from petl_modules.data.own_rows import Row
 from petl_modules.data.row_files import read_rows
+from petl_modules.data.trials import entries_of_trials, homes_of, read_trials
 from petl_modules.data.units import characters
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_json
@@ -86,6 +87,27 @@ def entries_of(run: str | Path, data: str | Path | None, split: str) -> Entries:
     if not found:
         raise UserError(f"{path} holds no recordings.")
     return found
+
+
+def entries_of_list(trials: str | Path, data: str | Path | None) -> Entries:
+    """The recordings of a list of trials of speaker verification, as of
+    `petl_modules.data.trials`.
+
+    Arguments
+    ---------
+    trials : str or Path
+    data : str or Path
+        The folder that its paths are in, or one in VoxCeleb's layout.
+
+    Raises
+    ------
+    UserError
+        For a list or folder that cannot be used.
+    """
+    if data is None or not Path(data).is_dir():
+        raise UserError(f"--trials={trials} needs DATA, the folder of its paths.")
+    folder = Path(data).resolve()
+    return entries_of_trials(read_trials(trials, homes_of(folder)), folder)
 
 
 def dataset_of(
