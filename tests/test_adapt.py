@@ -321,6 +321,14 @@ def test_what_cannot_act_is_refused_in_a_sentence():
         adapt(encoder, None, "lora")
 
 
+def test_a_model_without_a_last_norm_has_nothing_for_linear():
+    layer = nn.TransformerEncoderLayer(32, 4, 48, norm_first=True, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    with pytest.raises(UserError, match="has no last norm, and linear adds nothing"):
+        adapt(encoder, None, "linear")
+    assert adapt(encoder, None, "bitfit").trained_parameters()
+
+
 def test_another_method_or_model_is_refused(tmp_path):
     encoder = torch_encoder(True)
     adapt(encoder, None, "lora", rank=2).save(tmp_path)

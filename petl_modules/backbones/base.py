@@ -127,6 +127,12 @@ class Backbone(HostModule):
         del length
         return {}
 
+    def passed_on(self, layer: LayerPoints, tokens: Tokens) -> Tokens:
+        """What comes of the tokens that a layer gives, before the next one or the end:
+        here they themselves."""
+        del layer
+        return tokens
+
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None, all_layers: bool = False
     ) -> Tokens:
@@ -178,7 +184,7 @@ class Backbone(HostModule):
                 shared, of = self.shared_by_layers(length), length
             mask = tokens.mask if padded else None
             hidden = self._through(points, tokens.hidden, mask, shared)
-            tokens = replace(tokens, hidden=hidden)
+            tokens = self.passed_on(points, replace(tokens, hidden=hidden))
         if self.points.hooks.held:  # what leaves a narrow base is float32
             states = [replace(state, hidden=state.hidden.float()) for state in states]
             tokens = replace(tokens, hidden=tokens.hidden.float())

@@ -101,8 +101,7 @@ class WaveformBackbone(Backbone):
         if self.preprocessing["do_normalize"]:
             wavs = standardised(wavs, counts)
         hidden, counts = self.convolve(wavs, counts.clamp(min=receptive))
-        projected = self.front.feature_projection(hidden.transpose(1, 2))
-        hidden = projected if isinstance(projected, torch.Tensor) else projected[0]
+        hidden = self.projected(hidden.transpose(1, 2))
         mask = valid(counts, hidden.shape[1])
         hidden = hidden.masked_fill(~mask.unsqueeze(-1), 0.0)
         hidden = self.placed(hidden, mask)
@@ -118,6 +117,11 @@ class WaveformBackbone(Backbone):
         """The part of the model that has the layers."""
         return self.model.encoder
 
+    def projected(self, features: Tensor) -> Tensor:
+        """What the convolutions give, `(batch, time, channels)`, as wide as tokens."""
+        projected = self.front.feature_projection(features)
+        return projected if isinstance(projected, torch.Tensor) else projected[0]
+
     def placed(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """The tokens `(batch, time, hidden)`, told where in time they are."""
         encoder = self.layered
@@ -127,9 +131,9 @@ class WaveformBackbone(Backbone):
     def idle_parameters(self) -> list[nn.Parameter]:
         return mask_token(self.front)
 
-    def receptive_field(self) -> int:
-        """Samples that one token of the convolutions reads."""
-        samples = 1
+    def receptive_field(self, frames: int = 1) -> int:
+        """Samples that so many frames of the convolutions read."""
+        samples = frames
         config = self.model.config
         for kernel, stride in zip(
             config.conv_kernel[::-1], config.conv_stride[::-1], strict=True

@@ -36,7 +36,7 @@ class AccessPoints:
     hidden_size : int
         Size of the last layer's tokens.
     last_norm : torch.nn.Module or None
-        The last norm of the model; None where no norm follows the last block.
+        The last norm of the model; None where it does not end in one.
     norm_follows : bool
         Whether `last_norm` is no part of the last layer.
     """

@@ -46,7 +46,8 @@ class AdaptedModel(nn.Module):
     The backbone's gradients are off and its modules pinned to eval mode; the
     method's modules hang on hooks at the access points, so that the backbone's own
     names and state dict stay as they were. The last LayerNorm trains with the head,
-    unless the backbone has a head of its own, which is frozen with the rest.
+    unless the backbone has a head of its own, which is frozen with the rest, or ends in
+    something else.
 
     Arguments
     ---------
@@ -110,10 +111,9 @@ class AdaptedModel(nn.Module):
                 self._train(f"last_norm.{name}", parameter, "last_norm", "")
         for part in self.besides:
             self._train_side_modules(part)
-        if not self._kinds:
+        if not self._kinds and backbone.has_head:
             raise UserError(
-                f"Nothing would train: {backbone.source} has "
-                f"{'a head' if backbone.has_head else 'no last norm'} of its own, and "
+                f"Nothing would train: {backbone.source} has a head of its own, and "
                 "linear adds nothing to it."
             )
         self.train()
@@ -306,7 +306,7 @@ class AdaptedModel(nn.Module):
     @property
     def frozen_below_head(self) -> bool:
         """Whether nothing trains but the last LayerNorm and the head."""
-        return {kind for kind, _ in self._kinds.values()} == {"last_norm"}
+        return {kind for kind, _ in self._kinds.values()} <= {"last_norm"}
 
     def features(
         self, wavs: Tensor, wav_lens: Tensor | None, head: Any
@@ -314,7 +314,8 @@ class AdaptedModel(nn.Module):
         """What the head reads of each layer, before the last LayerNorm's weights.
 
         The last LayerNorm's weights and means over tokens commute, so that what the
-        head reads of the standardised tokens is all that a trained norm and head need.
+        head reads of the standardised tokens is all that a trained norm and head need;
+        where no norm is the last, it is what the head reads of the tokens.
 
         Returns
         -------
@@ -325,6 +326,8 @@ class AdaptedModel(nn.Module):
         """
         seen = []
         norm = self.points.last_norm
+        if norm is None:
+            return head.features(head.layers(self(wavs, wav_lens, head.weighted_sum)))
         handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         try:
             tokens = self(wavs, wav_lens, all_layers=head.weighted_sum)
@@ -337,6 +340,8 @@ class AdaptedModel(nn.Module):
     def head_from_features(self, features: Tensor, counts: Tensor, head: Any) -> Any:
         """The head's output from `features`."""
         norm = self.points.last_norm
+        if norm is None:
+            return head.predict(features, counts)
         below, last = features[:, :, :-1], features[:, :, -1:] * norm.weight
         if norm.bias is not None:
             last = last + norm.bias

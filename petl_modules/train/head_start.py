@@ -41,7 +41,8 @@ def give_head_start(
     )
     head.load_state_dict(probe.head.state_dict())
     norm = model.points.last_norm
-    norm.load_state_dict(probe.model.points.last_norm.state_dict())
+    if norm is not None:
+        norm.load_state_dict(probe.model.points.last_norm.state_dict())
     return brain.seconds.total, metrics
 
 

@@ -176,4 +176,10 @@ def adapt(
         )
     with torch.no_grad():
         host = OwnModel(module, family, source)
-    return AdaptedOwn(host, method, list(besides))
+    model = AdaptedOwn(host, method, list(besides))
+    if not model.trained_parameters():
+        raise UserError(
+            f"Nothing would train: {host.source} has no last norm, and linear adds "
+            "nothing to it."
+        )
+    return model

@@ -163,9 +163,9 @@ def named_as_in_peft(model: AdaptedModel, kind: Kind) -> dict[str, torch.Tensor]
         path = module_path(model, name)
         found = kind.tensors(module, model.places[name][2])
         named |= {path + inner: tensor for inner, tensor in found.items()}
-    if model.backbone.has_head:
-        return named
     path = norm_path(model.backbone)
+    if model.backbone.has_head or path is None:
+        return named
     norm = model.points.last_norm.named_parameters()
     return named | {f"{path}.{n}": p for n, p in norm}
 
@@ -182,9 +182,10 @@ def module_path(model: AdaptedModel, name: str) -> str:
     return paths_of(model.backbone)[place.module]
 
 
-def norm_path(backbone: Backbone) -> str:
-    """The path of the last LayerNorm, which trains with the head."""
-    return paths_of(backbone)[backbone.points.last_norm]
+def norm_path(backbone: Backbone) -> str | None:
+    """The path of the last LayerNorm, which trains with the head; None where there is
+    none."""
+    return paths_of(backbone).get(backbone.points.last_norm)
 
 
 def paths_of(backbone: Backbone) -> dict[nn.Module, str]:
