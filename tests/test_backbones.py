@@ -1,16 +1,21 @@
 """Backbones are what transformers makes of the same checkpoint."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, SIZES, tiny_checkpoint
+from tiny import FAMILIES, HTSAT, SIZES, save, tiny_checkpoint
 from transformers import (
     ASTFeatureExtractor,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
+    ClapAudioConfig,
+    ClapAudioModel,
+    ClapConfig,
+    ClapModel,
     ParakeetForCTC,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
@@ -47,6 +52,70 @@ def test_waveform_encoders_equal_transformers(checkpoints, family):
     assert len(tokens.layers) == len(expected.hidden_states)
     for layer, hidden in zip(tokens.layers[:-1], expected.hidden_states, strict=False):
         torch.testing.assert_close(layer.hidden, hidden, **CLOSE)
+
+
+@pytest.mark.parametrize("samples", [12000, 12300])  # frames with and without a pair
+def test_sew_equals_transformers(checkpoints, samples):
+    reference = AutoModel.from_pretrained(checkpoints["sew"]).eval()
+    wav = noise(samples)
+    normalised = (wav - wav.mean()) / torch.sqrt(wav.var(correction=0) + 1e-7)
+    expected = reference(normalised, output_hidden_states=True)
+    tokens = load_backbone(checkpoints["sew"])(wav, all_layers=True)
+    steps = tokens.hidden.shape[1]
+    assert steps == expected.last_hidden_state.shape[1] // 2 * 2
+    torch.testing.assert_close(
+        tokens.hidden, expected.last_hidden_state[:, :steps], **CLOSE
+    )
+    for layer, hidden in zip(tokens.layers[:-1], expected.hidden_states, strict=False):
+        for frame in (0, 1):
+            torch.testing.assert_close(layer.hidden[:, frame::2], hidden, **CLOSE)
+
+
+@pytest.mark.parametrize("padding", ["repeatpad", "repeat", "pad"])
+@pytest.mark.parametrize("truncation", ["rand_trunc", "fusion"])
+def test_htsat_equals_transformers(checkpoints, tmp_path, padding, truncation):
+    source = shutil.copytree(checkpoints["htsat"], tmp_path / "htsat")
+    path = source / "preprocessor_config.json"
+    said = json.loads(path.read_text()) | {"padding": padding, "truncation": truncation}
+    path.write_text(json.dumps(said))
+    reference = ClapAudioModel.from_pretrained(source).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(source)
+    lengths = (32000, 12300, 7000)
+    wavs = [noise(length, seed=length)[0] * 0.1 for length in lengths]
+    batch = torch.nn.utils.rnn.pad_sequence(wavs, True)
+    tokens = load_backbone(source)(batch, torch.tensor(lengths) / max(lengths))
+    assert tokens.bands == 2 and tokens.in_time()[1].tolist() == [8] * 3
+    for wav, hidden in zip(wavs, tokens.hidden, strict=True):
+        mel = extractor(wav.numpy(), sampling_rate=RATE, return_tensors="pt")
+        expected = reference(mel.input_features[:, :1]).last_hidden_state
+        torch.testing.assert_close(hidden, expected[0].flatten(1).mT, **CLOSE)
+
+
+def test_the_encoder_of_a_whole_clap(tmp_path):
+    text = {**SIZES, "vocab_size": 50}
+    torch.manual_seed(0)
+    model = ClapModel(ClapConfig(text_config=text, audio_config=HTSAT)).eval()
+    backbone = load_backbone(save(model, "htsat", tmp_path))
+    features = torch.randn(1, 1, 63, 16)
+    expected = model.audio_model(features).last_hidden_state
+    torch.testing.assert_close(backbone.model(features).last_hidden_state, expected)
+    save_checkpoint(backbone, tmp_path / "alone")
+    again = load_backbone(tmp_path / "alone").state_dict()
+    assert all(torch.equal(t, again[n]) for n, t in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"enable_fusion": True}, "clap-htsat-unfused"),
+        ({"window_size": 3}, "do not divide the 8 x 8"),
+        ({"spec_size": 16}, "room for 16 frames of the 63"),
+    ],
+)
+def test_htsats_that_are_built_otherwise_are_refused(tmp_path, change, said):
+    model = ClapAudioModel(ClapAudioConfig(**HTSAT | change))
+    with pytest.raises(UserError, match=said):
+        load_backbone(save(model, "htsat", tmp_path))
 
 
 def test_moonshine_equals_transformers(checkpoints):
@@ -156,7 +225,7 @@ def test_ast_positions_are_stretched_for_longer_clips(checkpoints):
     assert positions[:, 2:].abs().sum(-1).min() > 0
 
 
-@pytest.mark.parametrize("family", ["ast", "whisper"])
+@pytest.mark.parametrize("family", ["ast", "whisper", "htsat"])
 def test_too_long_a_clip_is_refused(checkpoints, family):
     with pytest.raises(UserError, match="max_duration"):
         load_backbone(checkpoints[family])(noise(4 * RATE))
@@ -206,9 +275,10 @@ def test_a_fingerprint_is_of_the_weights(checkpoints, tmp_path):
 def test_sources_that_are_no_checkpoint_are_refused(checkpoints, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         load_backbone(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="bert"):
-        load_backbone(tmp_path)
+    for other in ("bert", "sew-d"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": other}))
+        with pytest.raises(UserError, match=f"is a {other} model; the backbones are"):
+            load_backbone(tmp_path)
 
 
 def test_an_incomplete_checkpoint_is_refused(checkpoints, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
-from tiny import FAMILIES
+from tiny import IN_TIME
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
@@ -95,7 +95,7 @@ def test_targets_are_the_places_of_the_symbols(task):
         CTC(LABELS[1:], "phone_error_rate")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IN_TIME)
 @pytest.mark.parametrize("weighted_sum", [False, True])
 def test_logits_do_not_depend_on_the_batch(checkpoints, family, weighted_sum):
     torch.manual_seed(0)

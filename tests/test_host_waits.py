@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from test_invariants import UNASKED, batch, build
-from tiny import FAMILIES
+from tiny import IN_TIME
 from torch.nn.utils import clip_grad_norm_
 
 from petl_modules.backbones import load_backbone
@@ -42,7 +42,7 @@ def test_a_step_waits_for_nothing(checkpoints, family, case):
         assert step(model, head, lens, cross_entropy) == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IN_TIME)
 def test_nor_does_one_of_steps_with_augmentation(checkpoints, family):
     backbone = load_backbone(
         checkpoints[family], spec_freq=4, spec_time=10, speeds=[0.9, 1.1]

@@ -64,30 +64,38 @@ MERGE = (*MERGE, "peft")
 BIASLESS = ("whisper", "moonshine")  # keys without bias, or nothing with one
 ADDS_TOKENS = ("prefix", "prefix-projected", "prompt", "prompt-shallow")
 SAMPLES = 9600
+# Of families that share most of their code with others the cases that meet their own
+FEW = {
+    "sew": ("full", "linear", "conformer", "lora", "prefix", "prompt"),
+    "htsat": (
+        *("full", "linear", "bitfit", "bottleneck-after", "conformer", "mamba", "lora"),
+        *("vera", "ssvd", "scale", "norms", "prefix", "soft_moa"),
+    ),
+}
+MATRIX = [
+    (family, case)
+    for family in FAMILIES
+    for case in CASES
+    if case in FEW.get(family, CASES)
+]
 # The costly matrices (host waits, graphs, precision) take every case on some families,
 # one that reads spectrograms, one whose layers share a bias, one with a decoder, and on
 # every family what acts at other places; all pairs with PETL_ALL_PAIRS=1
 CROSSED = {"ast", "wavlm", "whisper", "full", "bottleneck-after", "lora", "prefix"}
 ALL_PAIRS = os.environ.get("PETL_ALL_PAIRS") == "1"
 PAIRS = [
-    (family, case)
-    for family in FAMILIES
-    for case in CASES
-    if ALL_PAIRS or CROSSED & {family, case}
+    (family, case) for family, case in MATRIX if ALL_PAIRS or CROSSED & {family, case}
 ]
 # PEFT's own code asks tensors for their values as it runs: its layers wait for the
 # device, and break graphs
 UNASKED = [pair for pair in PAIRS if pair[1] != "peft"]
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return request.param
-
-
-@pytest.fixture(params=CASES)
-def case(request):
-    return request.param
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("family, case", MATRIX)
+    elif "family" in metafunc.fixturenames:
+        metafunc.parametrize("family", FAMILIES)
 
 
 def build(folder, case, seed=0):
@@ -160,6 +168,8 @@ def test_all_that_trains_learns_and_the_rest_stays(checkpoints, family, case):
 
 
 def test_training_changes_the_output(checkpoints, family, case):
+    if (family, case) == ("sew", "linear"):
+        pytest.skip("it ends in no norm, so that the head trains alone")
     model, head = build(checkpoints[family], case)
     wavs, lens = batch()
     before = model.eval()(wavs, lens).hidden
@@ -232,7 +242,8 @@ def test_layers_restrict_the_method(checkpoints, family, case):
     backbone = load_backbone(checkpoints[family])
     model = AdaptedModel(backbone, make_method(name, **knobs, layers=[-1]))
     keys = [k for k in model.trained_parameters() if not k.startswith("last_norm")]
-    assert keys and all(key.startswith("layer1_") for key in keys)
+    last = f"layer{backbone.num_layers - 1}_"
+    assert keys and all(key.startswith(last) for key in keys)
     wavs, lens = batch()
     seen = []
     first = backbone.points.layers[0].module
@@ -248,6 +259,8 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
     sums = ({}, {"weighted_sum": True, "num_layers": 2})
     sums = (*sums, {**sums[1], "normalize_layers": True})
     adapters = {"layer_adapters": 8, "num_layers": 2}
+    if family == "htsat":  # whose layers have several sizes
+        sums, adapters = ({},), {}
     cases = [*product((ClassificationHead, CTCHead), (*sums, adapters))]
     cases += [(ClassificationHead, {"attentive": True})]
     for kind, options in cases:
@@ -256,8 +269,7 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
         assert weighted == ("num_layers" in options)
         if weighted:
             torch.nn.init.normal_(head.layer_weights)
-        trained_norm = model.points.last_norm
-        for parameter in trained_norm.parameters():
+        for parameter in model.trained_parameters().values():  # of the last norm
             torch.nn.init.normal_(parameter)
         expected = head(model(wavs, lens, all_layers=weighted))
         features = model.features(wavs, lens, head)
@@ -268,8 +280,8 @@ def test_weighted_sum_and_cached_features_equal_the_plain_pass(checkpoints, fami
 
 def test_heads_that_read_every_step_leave_padding_out(checkpoints, family, tmp_path):
     model, _ = build(checkpoints[family], "linear")
-    options = {"layer_adapters": 8, "attentive": True, "num_layers": 2}
-    head = ClassificationHead(32, 3, **options)
+    options = {"layer_adapters": 8, "num_layers": 2} if family != "htsat" else {}
+    head = ClassificationHead(32, 3, **options, attentive=True)
     wavs, lens = batch((9600, 4321, 7000))
     save_adapter(tmp_path, model, head, {"labels": ["a", "b", "c"]})
     loaded = read_adapter(tmp_path)
@@ -299,11 +311,9 @@ def test_a_sum_of_normalised_layers_hears_them_alike(kind):
 
 def test_methods_compose(checkpoints, family):
     def methods():
-        return [
-            make_method("lora", rank=2),
-            make_method("prompt", prompt_length=2),
-            make_method("bottleneck", rank=2),
-        ]
+        between = "scale" if family == "htsat" else "prompt"
+        knobs = {"lora": {"rank": 2}, between: {}, "bottleneck": {"rank": 2}}
+        return [make_method(name, **knobs[name]) for name in knobs]
 
     torch.manual_seed(0)
     model = AdaptedModel(load_backbone(checkpoints[family]), methods())

@@ -439,6 +439,10 @@ def test_prompts_and_prefixes_start_as_silence(checkpoints, family):
         ("prompt", "tokens", inputs),
         ("prefix", "vectors", keys),
     ):
+        if (family, method) == ("htsat", "prompt"):
+            with pytest.raises(UserError, match="no room for learned tokens"):
+                AdaptedModel(backbone, make_method(method))
+            continue
         for start, near in (("silence", True), ("random", False)):
             fresh = load_backbone(checkpoints[family])
             model = AdaptedModel(fresh, make_method(method, start=start))

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
-from tiny import FAMILIES
+from tiny import IN_TIME
 from torchaudio.functional import edit_distance
 
 from petl_modules.backbones import load_backbone
@@ -151,7 +151,7 @@ def test_a_language_model_that_cannot_be_used(tmp_path, monkeypatch):
         SpeechRecognition(labels, beam_size=8, language_model=str(model))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IN_TIME)
 def test_texts_do_not_depend_on_the_batch(checkpoints, family):
     torch.manual_seed(0)
     model = AdaptedModel(load_backbone(checkpoints[family]), make_method("bottleneck"))

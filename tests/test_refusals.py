@@ -9,7 +9,11 @@ import pytest
 import soundfile
 from conftest import ROOT, run, tone
 
+from petl_modules.backbones import load_backbone
+from petl_modules.errors import UserError
+from petl_modules.tasks.heads import CTCHead
 from petl_modules.train import run_recipe
+from petl_modules.train.built import refuse_head
 
 
 @pytest.fixture
@@ -176,3 +180,19 @@ def test_a_damaged_results_file_is_not_taken_for_a_result(
     results = next(tmp_path.glob("linear/*/results.json"))
     results.write_text(results.read_text()[:40])
     assert "damaged" in refused("ESC50", *given)
+
+
+def test_what_a_backbone_of_several_sizes_cannot_do(
+    refused, esc50_folder, tmp_path, checkpoints
+):
+    given = (
+        f"--data_folder={esc50_folder}",
+        f"--output_folder={tmp_path}",
+        "--fold=1",
+        f"--source={checkpoints['htsat']}",
+    )
+    for knob in ("--weighted_sum=True", "--layer_adapters=4"):
+        assert "of several sizes (16, 32)" in refused("ESC50", *given, knob)
+    assert "no room for learned tokens" in refused("ESC50", *given, "--method=prompt")
+    with pytest.raises(UserError, match="cannot spell it"):
+        refuse_head(load_backbone(checkpoints["htsat"]), CTCHead(32, 5))

@@ -10,6 +10,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     ASTConfig,
     ASTModel,
+    ClapAudioConfig,
+    ClapAudioModel,
     Data2VecAudioConfig,
     Data2VecAudioModel,
     GenerationConfig,
@@ -21,6 +23,8 @@ from transformers import (
     ParakeetCTCConfig,
     ParakeetForCTC,
     PreTrainedTokenizerFast,
+    SEWConfig,
+    SEWModel,
     SpeechT5Config,
     SpeechT5ForSpeechToText,
     UniSpeechSatConfig,
@@ -91,6 +95,16 @@ SPEECHT5 = {
     "vocab_size": 20,
     "max_speech_positions": 50,
 }
+HTSAT = {
+    "spec_size": 32,  # 8 x 8 patches, and 4 x 4 in the second stage
+    "num_mel_bins": 16,
+    "window_size": 2,
+    "patch_embeds_hidden_size": 16,
+    "hidden_size": 32,
+    "depths": (2, 1),
+    "num_attention_heads": (2, 4),
+    "mlp_ratio": 1.5,
+}
 STABLE = {
     "feat_extract_norm": "layer",
     "do_stable_layer_norm": True,
@@ -144,6 +158,8 @@ BUILD = {
         ParakeetCTCConfig(encoder_config=PARAKEET, vocab_size=20, pad_token_id=19)
     ),
     "speecht5": lambda: SpeechT5ForSpeechToText(SpeechT5Config(**SPEECHT5)),
+    "sew": lambda: SEWModel(SEWConfig(**SIZES, **CONVOLUTIONS)),
+    "htsat": lambda: ClapAudioModel(ClapAudioConfig(**HTSAT)),
     "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)),
     "whisper": whisper,
 }
@@ -156,6 +172,18 @@ PREPROCESSORS = {
         "mean": -4.2,
         "std": 4.5,
         "do_normalize": True,
+    },
+    "htsat": {
+        "feature_extractor_type": "ClapFeatureExtractor",
+        "sampling_rate": 16000,
+        "feature_size": 16,
+        "max_length_s": 2,
+        "fft_window_size": 512,
+        "hop_length": 512,
+        "frequency_min": 50,
+        "frequency_max": 7000,
+        "truncation": "rand_trunc",
+        "padding": "repeatpad",
     },
     "parakeet": {
         "feature_extractor_type": "ParakeetFeatureExtractor",
@@ -189,6 +217,7 @@ WAVEFORM = {
     "do_normalize": True,
 }
 FAMILIES = tuple(BUILD)
+IN_TIME = tuple(name for name in BUILD if name != "htsat")  # which repeats clips
 
 
 def tiny_checkpoint(family, folder, seed=0):
@@ -202,6 +231,10 @@ def tiny_checkpoint(family, folder, seed=0):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # of features in decibels
+                module.running_mean.uniform_(-30, 10)
+                module.running_var.uniform_(50, 200)
     return save(model, family, folder)
 
 

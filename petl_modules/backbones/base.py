@@ -63,6 +63,7 @@ class Backbone(HostModule):
     can_be_held = True  # in a narrow type
     fastest = 1.0  # speed at which training may hear a clip
     hears_silence = False  # whether what fills a clip up counts as sound
+    keeps_time = True  # whether its steps of time are those of a clip
 
     def __init__(
         self,

@@ -262,8 +262,8 @@ def refuse_pickles(location: str) -> None:
 
 def alike(value: Any, default: Any) -> bool:
     """Whether a value of a preprocessor can stand for a default."""
-    if isinstance(default, bool):
-        return isinstance(value, bool)
+    if isinstance(default, bool | str):
+        return type(value) is type(default)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and (default <= 0 or value > 0)
 

@@ -151,6 +151,40 @@ class WhisperLogMel(nn.Module):
             return (log + 4.0) / 4.0
 
 
+class DecibelMel(nn.Module):
+    """CLAP's mel spectrogram in decibels.
+
+    Arguments
+    ---------
+    mel_filters : torch.Tensor
+        `(fft_size / 2 + 1, mel bins)`, of transformers' feature extractor.
+    fft_size, hop_length : int
+        In samples.
+    """
+
+    filters: Tensor
+    window: Tensor
+
+    def __init__(self, mel_filters: Tensor, fft_size: int, hop_length: int) -> None:
+        super().__init__()
+        self.fft_size, self.hop_length = fft_size, hop_length
+        self.register_buffer("filters", mel_filters, persistent=False)
+        self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """`(batch, samples)` to `(batch, mel bins, 1 + samples // hop_length)`."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            spectrum = torch.stft(
+                wavs.float(),
+                self.fft_size,
+                self.hop_length,
+                window=self.window,
+                return_complex=True,
+            )
+            mel = self.filters.T @ spectrum.abs() ** 2
+            return 10.0 * mel.clamp(min=1e-10).log10()
+
+
 class NemoLogMel(nn.Module):
     """NeMo's log-mel spectrogram, each bin normalised over the clip.
 

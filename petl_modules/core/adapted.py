@@ -162,6 +162,10 @@ class AdaptedModel(nn.Module):
         """Whether a layer's attention lets learned keys and values act."""
         return self.backbone.takes_prefix(layer)
 
+    def takes_prompts(self) -> bool:
+        """Whether the layers have room for learned tokens."""
+        return self.backbone.takes_prompts()
+
     @property
     def feature_encoder(self) -> nn.Module | None:
         """The convolutions that read the waveform, None where there are none."""

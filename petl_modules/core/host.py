@@ -86,6 +86,10 @@ class Host(Protocol):
         """Whether a layer's attention lets learned keys and values act."""
         ...
 
+    def takes_prompts(self) -> bool:
+        """Whether its layers have room for learned tokens."""
+        ...
+
 
 class HostModule(nn.Module):
     """The parts of a `Host` that are alike in all."""
@@ -121,6 +125,10 @@ class HostModule(nn.Module):
 
     def takes_prefix(self, layer: LayerPoints) -> bool:
         """Whether a layer's attention lets learned keys and values act."""
+        return True
+
+    def takes_prompts(self) -> bool:
+        """Whether its layers have room for learned tokens."""
         return True
 
 

@@ -151,6 +151,11 @@ class PromptTokens(Method):
         self.prompt_knobs = knobs
 
     def attach(self, model: AdaptedModel) -> None:
+        if not model.takes_prompts():
+            raise UserError(
+                f"prompt: the attention of {model.source} is within windows that have "
+                "no room for learned tokens. Other methods suit it."
+            )
         heard = self.start == "silence" and not self.written_over
         silence = model.silent_inputs() if heard else None
         layers = self.chosen_layers(model)

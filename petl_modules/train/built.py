@@ -11,6 +11,8 @@ from torch import nn
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.data.augmentation import OFF
 from petl_modules.data.loading import Loading
+from petl_modules.errors import UserError
+from petl_modules.tasks.heads import CTCHead
 from petl_modules.train.config import Config
 from petl_modules.train.settings import Experiment, Machine, Training
 
@@ -42,8 +44,9 @@ class Built:
 
     @classmethod
     def of(cls, config: Config) -> "Built":
-        """Build a config's objects."""
+        """Build a config's objects; a UserError for a head that they do not suit."""
         objects = config.objects()
+        refuse_head(objects["model"].backbone, objects["head"])
         return cls(
             config.settings(),
             objects["model"],
@@ -108,3 +111,20 @@ class Built:
             return None
         own = "" if self.loading.channel == "mean" else f"_{self.loading.channel}"
         return self.cache_folder / f"feature_cache{own}"
+
+
+def refuse_head(backbone: Any, head: Any) -> None:
+    """Raise a UserError for a head that reads what a backbone does not give: layers of
+    one size, or steps of time that are a clip's."""
+    sizes = sorted({layer.hidden_size for layer in backbone.points.layers})
+    if len(sizes) > 1 and getattr(head, "weighted_sum", False):
+        raise UserError(
+            f"The layers of {backbone.source} have tokens of several sizes "
+            f"({', '.join(map(str, sizes))}), which weighted_sum and layer_adapters "
+            "cannot add up: leave them out."
+        )
+    if isinstance(head, CTCHead) and not backbone.keeps_time:
+        raise UserError(
+            f"{backbone.source} hears a clip again and again until its time is full, "
+            "and so cannot spell it: take another backbone for text."
+        )

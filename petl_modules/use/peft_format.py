@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from petl_modules.backbones import Backbone
+from petl_modules.backbones.checkpoint import Checkpoint
 from petl_modules.console import Parser
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.tensors import check_same_tensors
@@ -197,8 +198,11 @@ def paths_of(backbone: Backbone) -> dict[nn.Module, str]:
 
 def within_auto_model(backbone: Backbone) -> str:
     """Where the backbone's model is within the one that is loaded there."""
-    alone = backbone.family == "whisper" and not backbone.has_head
-    return "encoder." if alone else ""
+    if backbone.family == "whisper" and not backbone.has_head:
+        return "encoder."
+    clap = backbone.family == "clap_audio_model"
+    whole = clap and Checkpoint(backbone.source).model_type == "clap"
+    return "audio_model." if whole else ""
 
 
 def update_methods(
