@@ -51,6 +51,7 @@ MIXING = {
     "singular": ([("lora", {"variant": "pissa", "rank": 2})], ["pissa", "other"]),
     "random": ([("vera", {"rank": 5}), ("norms", {})], ["vera", "other"]),
     "another": ([("vera", {"rank": 5, "projection_seed": 1})], ["vera", "one"]),
+    "ranks": ([("adalora", {"rank": 5, "target_rank": 2})], ["adalora", "other"]),
     "rotated": ([("ssvd", {"rank": 4})], ["ssvd", "other"]),
     "scaled": ([("scale", {"scaled_inputs": ["fc1"]})], ["ssf", "other"]),
     "vectors": ([("ia3", {}), ("lora", {})], ["ia3", "other"]),

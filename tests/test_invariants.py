@@ -40,6 +40,7 @@ CASES = {
         f"lora-{variant}": ("lora", {"rank": 2, "alpha": 4, "variant": variant})
         for variant in ("dora", "pissa", "lora_fa")
     },
+    "adalora": ("adalora", {"rank": 4, "target_rank": 2, "targets": ["q", "fc2"]}),
     "vera": ("vera", {"rank": 12, "targets": ["q", "v", "fc1", "fc2"]}),
     "ssvd": ("ssvd", {"rank": 6, "targets": ["q", "v", "fc1", "fc2"]}),
     "scale": ("scale", {"scaled_inputs": ["fc1"]}),
@@ -60,7 +61,7 @@ CASES = {
     "soft_moa-normalized": ("soft_moa", {"normalize": True, "rank": 2}),
 }
 MERGE = ("lora", "bitfit", "full", "linear", "vera", "ssvd", "scale", "ia3", "norms")
-MERGE = (*MERGE, "peft")
+MERGE = (*MERGE, "peft", "adalora")
 BIASLESS = ("whisper", "moonshine")  # keys without bias, or nothing with one
 ADDS_TOKENS = ("prefix", "prefix-projected", "prompt", "prompt-shallow")
 SAMPLES = 9600

@@ -138,7 +138,7 @@ def test_peft_computes_the_same_both_ways(checkpoints, family, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "xlsr"])
-@pytest.mark.parametrize("method", ["ia3", "vera", "norms"])
+@pytest.mark.parametrize("method", ["ia3", "vera", "norms", "adalora"])
 def test_peft_computes_other_methods_both_ways(checkpoints, family, method, tmp_path):
     peft = pytest.importorskip("peft")
     source, wav = checkpoints[family], clip()

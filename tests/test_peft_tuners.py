@@ -83,6 +83,7 @@ def test_a_tuner_trains_merges_and_is_peft_s(source, tuner, tmp_path):
     "knobs, said",
     [
         ({"tuner": "lora"}, "take the method lora"),
+        ({"tuner": "adalora"}, "take the method adalora"),
         ({"tuner": "LOHAH"}, "none of PEFT's"),
         ({"tuner": "PREFIX_TUNING"}, "PREFIX_TUNING"),
         ({"tuner_settings": '{"rr": 3}'}, "rr"),

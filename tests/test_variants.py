@@ -34,6 +34,8 @@ RECIPE = str(ROOT / "recipes" / "ESC50" / "hparams" / "adapter.yaml")
 COUNTS = {
     # 2,016 of the rotation, 64 singular values and a gate, 24 times
     ("ssvd",): 49_944,
+    # 12 rows of 768, 12 values and 12 columns of 768, 24 times
+    ("adalora",): 442_656,
     # 25,360 of the shared projections, 12 blocks of 3,232 with a gate each
     ("mamba",): 64_156,
     ("lora", "--rank=8"): 294_912,

@@ -41,10 +41,17 @@ def counts(model: AdaptedModel, head: Any) -> dict[str, int]:
 
 def effective(model: AdaptedModel) -> dict[str, Any]:
     """What sizes come to on this backbone: `{"rank": r}`, or of sites that differ a
-    list of them; empty for a method that has none."""
+    list of them; `ranks` by module too where training has parted them; empty for a
+    method that has none."""
     found = {getattr(module, "rank", None) for module in model.petl.values()}
     ranks = sorted(rank for rank in found if isinstance(rank, int))
-    return {"rank": ranks[0] if len(ranks) == 1 else ranks} if ranks else {}
+    parted = {
+        name: module.allocated
+        for name, module in model.petl.items()
+        if getattr(module, "allocated", None) is not None
+    }
+    sizes: dict[str, Any] = {"ranks": parted} if any(parted.values()) else {}
+    return {"rank": ranks[0] if len(ranks) == 1 else ranks, **sizes} if ranks else {}
 
 
 def table(model: AdaptedModel, head: Any, method: str) -> Table:

@@ -67,9 +67,25 @@ class TaskModel(nn.Module):
         return [group for group in groups if group["params"]]
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that training changes, by name; not copies."""
+        """All tensors that training changes, by name, and those that only training
+        knows; not copies."""
         head = {f"head.{n}": t for n, t in self.head.state_dict().items()}
-        return {**self.model.trained_state(), **head}
+        known = {
+            f"training.{name}": tensor
+            for method in self.model.methods
+            for name, tensor in method.training_state(self.model).items()
+        }
+        return {**self.model.trained_state(), **head, **known}
+
+    def before_step(self) -> None:
+        """Let the methods add to the gradients of a step."""
+        for method in self.model.methods:
+            method.before_step()
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Let the methods change what trains, after step `step` of `steps`."""
+        for method in self.model.methods:
+            method.after_step(step, steps)
 
     @mark_as_saver
     def _save(self, path: str | Path) -> None:

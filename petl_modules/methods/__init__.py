@@ -1,5 +1,6 @@
 """The PETL methods: module classes, and `make_method`, which builds one by name."""
 
+from petl_modules.methods.adalora import AdaLoRA, AdaLoRAProjections
 from petl_modules.methods.adapters import (
     Bottleneck,
     Conformer,
@@ -38,6 +39,8 @@ from petl_modules.methods.vera import VeRA, VeRAProjections
 
 __all__ = [
     "SSVD",
+    "AdaLoRA",
+    "AdaLoRAProjections",
     "BitFit",
     "Bottleneck",
     "Conformer",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from petl_modules.core.access_points import AccessPoints, LayerPoints
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
@@ -77,6 +79,25 @@ class Method:
             Built by `attach`, or one that takes its place.
         """
         raise UserError(f"The method {self.name} hooks nothing in.")
+
+    def training_state(self, model: AdaptedModel) -> dict[str, Tensor]:
+        """What only training knows, and its checkpoints keep, by name; not copies."""
+        del model
+        return {}
+
+    def before_step(self) -> None:
+        """Add to the gradients of a step, before they are clipped."""
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Change what trains when a step is made; its gradients are still there.
+
+        Arguments
+        ---------
+        step : int
+            How many are made.
+        steps : int
+            Of the whole training.
+        """
 
     def merge(self, model: AdaptedModel) -> None:
         """Fold the method's modules into the backbone's weights."""

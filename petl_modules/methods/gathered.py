@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from petl_modules.methods.adalora import AdaLoRA
 from petl_modules.methods.adapters import Bottleneck
 from petl_modules.methods.lora import DoRA, LoRA, PiSSA
 from petl_modules.methods.scale import ScaleShift
@@ -44,7 +45,7 @@ class GatheredBottleneck:
 
 
 class GatheredLoRA:
-    """Several `LoRA`, `PiSSA` or `SSVD`.
+    """Several `LoRA`, `PiSSA`, `AdaLoRA` or `SSVD`.
 
     Arguments
     ---------
@@ -143,6 +144,7 @@ GATHERED = {
     Bottleneck: GatheredBottleneck,
     LoRA: GatheredLoRA,
     PiSSA: GatheredLoRA,
+    AdaLoRA: GatheredLoRA,
     SSVD: GatheredLoRA,
     DoRA: GatheredDoRA,
     VeRA: GatheredVeRA,

@@ -13,7 +13,13 @@ from petl_modules.kinds import Layers, Parts
 from petl_modules.methods.projections import Targets, WeightUpdates
 
 NAME = "place"  # of a projection within what PEFT is given
-OURS = {"LORA": "lora", "IA3": "ia3", "VERA": "vera", "LN_TUNING": "norms"}
+OURS = {
+    "LORA": "lora",
+    "ADALORA": "adalora",
+    "IA3": "ia3",
+    "VERA": "vera",
+    "LN_TUNING": "norms",
+}
 
 
 class PeftModule(nn.Module):

@@ -79,9 +79,8 @@ class PetlBrain(sb.Brain):
         self.seconds = Stopwatch()
         self.saved = 0.0  # when a checkpoint was, by the monotonic clock
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("task_model", task_model)
-            self.checkpointer.add_recoverable("counter", counter)
-            self.checkpointer.add_recoverable("seconds", self.seconds)
+            saved = {"task_model": task_model, "counter": counter}
+            self.checkpointer.add_recoverables({**saved, "seconds": self.seconds})
 
     # Forward and loss
 
@@ -248,17 +247,18 @@ class PetlBrain(sb.Brain):
     def optimizers_step(self) -> None:
         """Clip the gradients of all groups together, then step."""
         self.scaler.unscale_(self.optimizer)
+        self.task_model.before_step()
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         if self.max_grad_norm and self.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # else fp16's were too large: no step
+            self.scheduler.step()
+            self.optimizer_step += 1
+            self.task_model.after_step(self.scheduler.last_epoch, self.plan.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.scaler.get_scale() < scale:
-            return  # fp16's gradients were too large: no step was made
-        self.scheduler.step()
-        self.optimizer_step += 1
 
     # Stages
 

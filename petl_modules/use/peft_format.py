@@ -3,9 +3,9 @@
 `petl peft ADAPTER FOLDER` writes adapter_config.json and adapter_model.safetensors,
 which `peft.PeftModel.from_pretrained` puts on the backbone that
 `transformers.AutoModel` loads; the trained last LayerNorm goes with it. The methods are
-lora with its variants, ia3 (scale without shifts), vera and norms. A classifier's head
-lies beside it, with classify.py, which uses both without petl, and a README that says
-what transformers' features make of short clips.
+lora with its variants, adalora, ia3 (scale without shifts), vera and norms. A
+classifier's head lies beside it, with classify.py, which uses both without petl, and a
+README that says what transformers' features make of short clips.
 """
 
 import sys
@@ -49,7 +49,7 @@ def to_peft(model: AdaptedModel, folder: str | Path) -> None:
     Arguments
     ---------
     model : AdaptedModel
-        With lora, ia3, vera or norms as its only method.
+        With lora, adalora, ia3, vera or norms as its only method.
     folder : str or Path
         New or empty.
 
@@ -107,8 +107,8 @@ def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
     Raises
     ------
     UserError
-        If the folder holds something else, or more than one of lora, ia3, vera and
-        norms and the last LayerNorm.
+        If the folder holds something else, or more than one of lora, adalora, ia3,
+        vera and norms and the last LayerNorm.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG)
@@ -120,7 +120,7 @@ def from_peft(folder: str | Path, backbone: Backbone) -> AdaptedModel:
             raise UserError(f"The tensor {name} of {folder} has the type {dtype}.")
     kind.refuse(config, header, folder)
     given = {
-        name.removeprefix(PREFIX): tensor
+        name.removeprefix(PREFIX): kind.whole(name, tensor, config)
         for name, tensor in read_tensors(folder / TENSORS).items()
     }
     find = norm_methods if isinstance(kind, NormsKind) else update_methods

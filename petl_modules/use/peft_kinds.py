@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.methods import (
+    AdaLoRAProjections,
     DoRA,
     LoRAProjections,
     NormTuning,
@@ -30,6 +32,7 @@ ANY = {
     *("runtime_config", "megatron_core"),
 }
 # Starts of a LoRA that leave the base as it was; PiSSA's, OLoRA's change its weights
+NUDGE = 1e-5  # what PEFT's AdaLoRA adds to the rank that it divides by
 STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
@@ -73,6 +76,11 @@ class Kind:
         """The site of a module's tensors at a projection."""
         del shapes
         return target
+
+    def whole(self, name: str, tensor: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """A tensor as ours has it, where theirs is smaller."""
+        del name, config
+        return tensor
 
     def settings(self, config: Mapping[str, Any], sites: list[str]) -> dict[str, Any]:
         """The name and knobs of our method, for `make_method`."""
@@ -177,6 +185,73 @@ class LoraKind(Kind):
                 )
 
 
+class AdaLoraKind(Kind):
+    """AdaLoRA; what PEFT has trained comes without the ranks that were taken away."""
+
+    type, method, mark = "ADALORA", AdaLoRAProjections, ".lora_"
+    reads = LoraKind.reads | frozenset(
+        ("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2")
+        + ("orth_reg_weight", "total_step", "rank_pattern")
+    )
+    plain: Mapping[str, Any] = {**LoraKind.plain, "rank_pattern": None}
+
+    def config(self, modules: Sequence[Any]) -> dict[str, Any]:
+        """As of every kind; for one alpha."""
+        if len({(module.scale, module.rank) for module in modules}) > 1:
+            raise UserError("PEFT's format is written for one AdaLoRA, not several.")
+        first = modules[0]
+        return {
+            **self.plain,
+            "init_r": first.rank,
+            "target_r": first.rank,
+            "lora_alpha": first.scale * (first.rank + NUDGE),
+            "lora_dropout": first.dropout.p,
+            "total_step": 1,  # which PEFT asks for, though nothing is left to train
+        }
+
+    def tensors(self, module: Any, site: str) -> dict[str, Tensor]:
+        """As of every kind."""
+        e = module.e.data.unsqueeze(1)
+        return {".lora_A": module.a, ".lora_B": module.b, ".lora_E": e}
+
+    def whole(self, name: str, tensor: Tensor, config: Mapping[str, Any]) -> Tensor:
+        """As of every kind; ranks that were taken away are zeros."""
+        _, mark, inner = name.partition(self.mark)
+        if not mark:
+            return tensor
+        lost = config["init_r"] - tensor.shape[inner == "B"]
+        return F.pad(tensor, (0, lost) if inner == "B" else (0, 0, 0, lost))
+
+    def settings(self, config: Mapping[str, Any], sites: list[str]) -> dict[str, Any]:
+        """As of every kind."""
+        rank = config["init_r"]
+        return {
+            "name": "adalora",
+            "rank": rank,
+            "target_rank": min(rank, config.get("target_r", rank)),
+            "alpha": config["lora_alpha"] * rank / (rank + NUDGE),
+            "dropout": config.get("lora_dropout"),
+            "targets": sites,
+        }
+
+    def refuse(self, config: Mapping[str, Any], header: Header, folder: Path) -> None:
+        """As of every kind."""
+        super().refuse(config, header, folder)
+        rank, alpha = config.get("init_r"), config.get("lora_alpha")
+        if not isinstance(alpha, int | float) or not isfinite(alpha):
+            raise UserError(f"The AdaLoRA of {folder} has lora_alpha={alpha}.")
+        pattern = config.get("rank_pattern")
+        lengths = {len(own) for own in (pattern or {}).values()}
+        for name, (_, shape) in header.items():
+            _, mark, inner = name.partition(self.mark)
+            own = shape[inner == "B"] if mark and len(shape) == 2 else rank
+            if own != rank and (pattern is None or lengths != {rank} or own > rank):
+                raise UserError(
+                    f"The tensor {name} of {folder} has the shape {shape}, its init_r "
+                    f"is {rank}."
+                )
+
+
 class IA3Kind(Kind):
     """IA3, which is our scale without shifts."""
 
@@ -261,7 +336,13 @@ class NormsKind(Kind):
     type, method, mark = "LN_TUNING", NormTuning, ".ln_tuning_layers."
 
 
-KINDS: tuple[Kind, ...] = (LoraKind(), IA3Kind(), VeraKind(), NormsKind())
+KINDS: tuple[Kind, ...] = (
+    LoraKind(),
+    AdaLoraKind(),
+    IA3Kind(),
+    VeraKind(),
+    NormsKind(),
+)
 
 
 def kind_of(model: AdaptedModel) -> Kind:
@@ -271,7 +352,8 @@ def kind_of(model: AdaptedModel) -> Kind:
             return kind
     names = ", ".join(method.name for method in model.methods)
     raise UserError(
-        f"PEFT's format is for one of lora, ia3, vera and norms alone, not {names}."
+        "PEFT's format is for one of lora, adalora, ia3, vera and norms alone, not "
+        f"{names}."
     )
 
 
