@@ -140,11 +140,21 @@ def test_a_step_that_fp16_skips_does_not_move_the_schedule(skipped):
         scaler=scaler,
         optimizer=torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1),
         max_grad_norm=0,
-        scheduler=SimpleNamespace(step=lambda: moved.append(1)),
+        scheduler=SimpleNamespace(step=lambda: moved.append(1), last_epoch=3),
         optimizer_step=0,
+        **told_of_steps(seen := []),
     )
     PetlBrain.optimizers_step(brain)
     assert (len(moved), brain.optimizer_step) == ((0, 0) if skipped else (1, 1))
+    assert seen == ([] if skipped else [(3, 9)])  # what the methods are told
+
+
+def told_of_steps(seen):
+    """Of a Brain: the methods' part of a step, and how many steps there will be."""
+    methods = SimpleNamespace(
+        before_step=lambda: None, after_step=lambda *told: seen.append(told)
+    )
+    return {"task_model": methods, "plan": SimpleNamespace(steps=9)}
 
 
 def test_of_all_epochs_the_best_and_the_last_are_kept(tmp_path):
@@ -154,6 +164,7 @@ def test_of_all_epochs_the_best_and_the_last_are_kept(tmp_path):
             metrics=lambda: {"accuracy": 0.5},
             error=lambda metrics, loss: loss,
             metric="accuracy",
+            held_out_loss=True,
         ),
         progress=SimpleNamespace(stop=lambda: None, epoch=lambda *given: None),
         journal=SimpleNamespace(log_stats=lambda *given, **stats: None),
@@ -183,8 +194,9 @@ def test_gradients_of_all_groups_are_clipped_together():
         scaler=torch.amp.GradScaler(enabled=False),
         optimizer=torch.optim.SGD(groups, lr=1.0),
         max_grad_norm=1.0,
-        scheduler=SimpleNamespace(step=lambda: None),
+        scheduler=SimpleNamespace(step=lambda: None, last_epoch=1),
         optimizer_step=0,
+        **told_of_steps([]),
     )
     PetlBrain.optimizers_step(brain)
     for weight in weights:
