@@ -25,6 +25,7 @@ REFUSED = {
 CANNOT_WRITE = (
     "PytorchStreamWriter",
     "unexpected pos",
+    "iostream error",
     "I/O error",
     "No space left",
     "Failed to save audio",

@@ -364,6 +364,7 @@ def test_one_process_owns_a_run(tmp_path, class_folders, capsys):
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), "Read-only"),
         (RuntimeError("PytorchStreamWriter failed writing file"), "takes no more"),
+        (RuntimeError("basic_ios::clear: iostream error"), "takes no more"),
     ],
 )
 def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path, error, words):
