@@ -82,6 +82,19 @@ def test_a_whisper_writes_by_onnxruntime_alone(tmp_path, method, language, capsy
         assert write(script["read"](path, 16000)) == expected
 
 
+def test_what_onnxruntime_alone_cannot_read_is_one_sentence(tmp_path):
+    from petl_modules.use.onnx_transcribe import read
+
+    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "empty.wav").touch()
+    tone(tmp_path / "slow.wav", 300, rate=8000)
+    for name in ("text.wav", "empty.wav", "slow.wav", "none.wav"):
+        with pytest.raises(SystemExit) as end:
+            read(tmp_path / name, 16000)
+        said = "No such file" if name == "none.wav" else "16-bit samples at 16000 Hz"
+        assert name in end.value.code and said in end.value.code
+
+
 def test_refusals(checkpoints, tmp_path, monkeypatch):
     adapter = saved(checkpoints["whisper"], tmp_path / "adapter", "bottleneck")
     with pytest.raises(UserError, match="no folder"):

@@ -65,11 +65,17 @@ class Transcriber:
 
 def read(path: str | Path, rate: int) -> np.ndarray:
     """The sound of a wav file, `(samples,)`, from -1 to 1."""
-    with wave.open(str(path)) as file:
-        if (file.getframerate(), file.getsampwidth()) != (rate, 2):
-            sys.exit(f"{path}: samples of 16 bits at {rate} Hz are needed.")
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return samples.reshape(-1, file.getnchannels()).mean(1) / 2**15
+    needed = f"{path}: a wav file of 16-bit samples at {rate} Hz is needed."
+    try:
+        with wave.open(str(path)) as file:
+            if (file.getframerate(), file.getsampwidth()) != (rate, 2):
+                sys.exit(needed)
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+            return samples.reshape(-1, file.getnchannels()).mean(1) / 2**15
+    except OSError as error:
+        sys.exit(f"{path}: {error.strerror}.")
+    except (wave.Error, EOFError):
+        sys.exit(needed)
 
 
 def transcribe(paths: list[str]) -> None:
