@@ -96,8 +96,8 @@ def symbols_of(text: str, kind: str) -> list[str]:
         else:
             raise UserError(
                 f"The text {text!r} holds {piece!r}, which has no symbol: write "
-                f"numbers and signs as words; known are letters, ' and "
-                f"{' '.join(MARKS)}"
+                f"numbers and signs as words (petl synthesize --verbalize=en does); "
+                f"known are letters, ' and {' '.join(MARKS)}"
             )
     if not any(symbol.isalpha() for symbol in found):
         raise UserError(f"The text {text!r} is empty: it says nothing.")
