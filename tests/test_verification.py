@@ -12,12 +12,16 @@ from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from speechbrain.utils.metric_stats import EER, minDCF
 from test_prepare import prepare_function
 
+from petl_modules.backbones import load_backbone
+from petl_modules.core.adapted import AdaptedModel
 from petl_modules.data.batch import Batch
 from petl_modules.data.trials import drawn_trials, homes_of, read_trials
 from petl_modules.errors import UserError
+from petl_modules.methods import make_method
 from petl_modules.tasks import Verification
-from petl_modules.tasks.heads import SpeakerHead
+from petl_modules.tasks.heads import ClassificationHead, SpeakerHead
 from petl_modules.tasks.verification import equal_error_rate, min_dcf
+from petl_modules.use.adapter_file import save_adapter
 from petl_modules.use.embeddings import embeddings
 from petl_modules.use.evaluate import evaluate
 from petl_modules.use.inference import load_adapter
@@ -250,6 +254,16 @@ def test_two_recordings_are_compared(trained, tree, capsys):
     )  # whom of training it is like
     assert answer["label"].startswith("id1000")
     assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_adapters_of_other_tasks_verify_nothing(checkpoints, tree, tmp_path):
+    model = AdaptedModel(load_backbone(checkpoints["wav2vec2"]), make_method("linear"))
+    save_adapter(tmp_path, model, ClassificationHead(32, 2), {"labels": ["a", "b"]})
+    files = [tree / "wav" / name for name in (ONE, OTHER)]
+    with pytest.raises(UserError, match="is not of speaker verification: train one"):
+        verify(tmp_path, *files)
+    with pytest.raises(UserError, match="is not of speaker verification: leave out"):
+        evaluate(tmp_path, tree, trials=tree / "veri_test2.txt")
 
 
 def test_a_list_is_read_wherever_its_folder_is_parted(tmp_path):

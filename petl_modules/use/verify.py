@@ -75,7 +75,8 @@ def verify(
         For an adapter of another task, or a recording that cannot be read.
     """
     adapter = read_adapter(folder, source=source)
-    if not isinstance(adapter.head, SpeakerHead):
+    threshold = adapter.info.get("threshold")
+    if not (isinstance(adapter.head, SpeakerHead) and isinstance(threshold, float)):
         raise UserError(
             f"The adapter {folder} is not of speaker verification: train one by the "
             "recipe VoxCeleb."
@@ -83,5 +84,4 @@ def verify(
     entries = {str(i): {"wav": str(p)} for i, p in enumerate((first, second))}
     _, vectors = vectors_of(adapter, entries, batch_size=1, device=device)
     score = float(F.cosine_similarity(*vectors, dim=0))
-    threshold = float(adapter.info["threshold"])
     return {"score": score, "threshold": threshold, "same": score >= threshold}
