@@ -28,6 +28,7 @@ from transformers import (
 from petl_modules.backbones import load_backbone, save_checkpoint
 from petl_modules.backbones.features import KaldiFilterbank, Memory, SpecAugment
 from petl_modules.errors import UserError
+from petl_modules.use.peft_format import paths_of
 
 RATE = 16000
 
@@ -99,6 +100,11 @@ def test_the_encoder_of_a_whole_clap(tmp_path):
     features = torch.randn(1, 1, 63, 16)
     expected = model.audio_model(features).last_hidden_state
     torch.testing.assert_close(backbone.model(features).last_hidden_state, expected)
+    # where PEFT's format finds its parts in the model that is loaded there
+    path = paths_of(backbone)[backbone.points.last_norm]
+    assert torch.equal(
+        model.get_submodule(path).weight, backbone.points.last_norm.weight
+    )
     save_checkpoint(backbone, tmp_path / "alone")
     again = load_backbone(tmp_path / "alone").state_dict()
     assert all(torch.equal(t, again[n]) for n, t in backbone.state_dict().items())
