@@ -1,5 +1,7 @@
 """What must hold for every method on every backbone family."""
 
+import copy
+import functools
 import os
 from dataclasses import replace
 from itertools import product
@@ -102,12 +104,21 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("family", FAMILIES)
 
 
-def build(folder, case, seed=0):
+loaded = functools.cache(load_backbone)
+
+
+def fresh(folder):
+    """A backbone as it is loaded, without the time that this takes; but in memory it
+    lies elsewhere, which products may be rounded by."""
+    return copy.deepcopy(loaded(folder))
+
+
+def build(folder, case, seed=0, load=fresh):
     torch.manual_seed(seed)
     name, knobs = CASES[case]
     if name == "peft":
         pytest.importorskip("peft")
-    backbone = load_backbone(folder)
+    backbone = load(folder)
     if name == "conv_front" and backbone.feature_encoder is None:
         pytest.skip("refused where no convolutions read the waveform: test_variants")
     model = AdaptedModel(backbone, make_method(name, **knobs))
@@ -192,7 +203,7 @@ def test_frozen_modules_are_pinned_to_eval(checkpoints, family, case):
 
 
 def test_saved_and_loaded_gives_equal_outputs(checkpoints, family, case, tmp_path):
-    model, head = build(checkpoints[family], case)
+    model, head = build(checkpoints[family], case, load=load_backbone)
     trained(model, head)
     save_adapter(tmp_path, model, head, {"labels": ["a", "b", "c"]})
     loaded = read_adapter(tmp_path)
@@ -231,7 +242,7 @@ def test_merged_gives_equal_outputs_without_modules(checkpoints, family, case):
             model.merge()
         return
     model.merge()
-    plain = load_backbone(checkpoints[family])
+    plain = fresh(checkpoints[family])
     plain.load_state_dict(model.backbone.state_dict())
     torch.testing.assert_close(model(wavs, lens).hidden, expected)
     torch.testing.assert_close(plain(wavs, lens).hidden, expected)
@@ -243,7 +254,7 @@ def test_layers_restrict_the_method(checkpoints, family, case):
     if case in ("full", "linear", "conv_front"):
         pytest.skip("acts on all layers, or on none")
     name, knobs = CASES[case]
-    backbone = load_backbone(checkpoints[family])
+    backbone = fresh(checkpoints[family])
     model = AdaptedModel(backbone, make_method(name, **knobs, layers=[-1]))
     keys = [k for k in model.trained_parameters() if not k.startswith("last_norm")]
     last = f"layer{backbone.num_layers - 1}_"
