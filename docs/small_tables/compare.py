@@ -79,7 +79,9 @@ def rows_of(task: str, found: list[dict], paper: Paper) -> list[dict]:
                 "ours": runs[1][0],
             }
         )
-    return sorted(rows, key=lambda row: -sum(row["published"] or row["ours"]))
+    return sorted(
+        rows, key=lambda row: -statistics.mean(row["published"] or row["ours"])
+    )
 
 
 def table(rows: list[dict]) -> str:
