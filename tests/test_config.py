@@ -64,7 +64,7 @@ def test_an_object_can_be_replaced(recipe):
 
 def a_value(key):
     """A value that a knob may have, other than its default, and its method."""
-    own = ("mhsa", True, 0.5, [0.5, 0.5], [3], 6, 0.05, "word", ["encoder"], ["k"])
+    own = ("mhsa", True, 0.4, [0.5, 0.5], [3], 6, 0.05, "word", ["encoder"], ["k"])
     others = (
         "cls",
         "bf16",
