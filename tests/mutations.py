@@ -43,8 +43,8 @@ MUTATIONS = {
     ),
     "schedule steps without a step": (
         "train/brain.py",
-        "if self.scaler.get_scale() < scale:",
-        "if False:",
+        "if self.scaler.get_scale() >= scale:",
+        "if True:",
         "test_training.py -k fp16",
     ),
     "probe trains at the method's rate": (
