@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from cycler import cycler
 from ruamel.yaml import YAML
 from scipy.stats import spearmanr
 
@@ -120,10 +121,11 @@ def correlations(rows: list[dict]) -> str:
 def draw(task: str, rows: list[dict], stem: Path) -> None:
     """A line a method, from protocol to protocol."""
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for row in rows:
+    styles = cycler(linestyle=["-", "--"]) * plt.rcParams["axes.prop_cycle"]
+    for row, style in zip(rows, styles, strict=False):  # more rows than colours
         shown = [(i, row[c]) for i, c in enumerate(COLUMNS) if row[c]]
         places, values = zip(*((i, statistics.mean(v)) for i, v in shown), strict=True)
-        axis.plot(places, values, marker="o", label=row["name"])
+        axis.plot(places, values, marker="o", label=row["name"], **style)
     axis.set_xticks(range(len(COLUMNS)), COLUMNS.values())
     axis.set(ylabel="accuracy, %", title=task)
     axis.legend(fontsize="small", bbox_to_anchor=(1.01, 1), loc="upper left")
