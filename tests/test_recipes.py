@@ -242,8 +242,15 @@ def test_a_recipe_runs(recipe, family, trees, checkpoints, tmp_path):
             assert labels in (set(recipe.labels), {None})
 
 
-@pytest.mark.parametrize("family", METHODS)
-@pytest.mark.parametrize("recipe", SPELLING, ids=name_of)
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    [  # each recipe on one family, and each family in one recipe
+        pytest.param(recipe, family, id=f"{name_of(recipe)}-{family}")
+        for recipe in SPELLING
+        for family in METHODS
+        if family == "wav2vec2" or recipe.folder == "LibriSpeech/ASR"
+    ],
+)
 def test_a_recipe_that_spells_learns_its_texts(
     recipe, family, trees, checkpoints, tmp_path
 ):
