@@ -222,7 +222,7 @@ def test_takes_of_one_prompt_are_held_out_together(tmp_path):
             tone(tmp_path / "wavs" / f"p{prompt}_{take}{suffix}", 300, 0.4)
             lines.append(f"p{prompt}_{take}|Prompt {'abcdef'[prompt]}.|Prompt.")
     (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
-    splits, _ = prepare("LJSpeech", tmp_path, 1, 2, seed=0)
+    splits, _ = prepare("LJSpeech", tmp_path, 0, valid_sentences=1, test_sentences=2)
     assert [len(part) for part in splits.values()] == [9, 3, 6]
     prompts = [{key.split("_")[0] for key in part} for part in splits.values()]
     assert not prompts[0] & (prompts[1] | prompts[2]) and len(prompts[2]) == 2
@@ -247,7 +247,9 @@ def test_libritts_reads_the_layout_of_librispeech(tmp_path):
 
 
 def test_ljspeech_reads_the_normalised_text(trees, tmp_path):
-    splits, labels = prepare("LJSpeech", trees / "ljspeech", 1, 2, seed=0)
+    splits, labels = prepare(
+        "LJSpeech", trees / "ljspeech", 0, valid_sentences=1, test_sentences=2
+    )
     assert labels == ["LJ"]
     entries = {k: e for part in splits.values() for k, e in part.items()}
     assert len(entries) == 8 and entries["LJ001-0002"]["text"] == "No, no!"
