@@ -255,4 +255,4 @@ def test_ljspeech_reads_the_normalised_text(trees, tmp_path):
     assert len(entries) == 8 and entries["LJ001-0002"]["text"] == "No, no!"
     (tmp_path / "metadata.csv").write_text("a|b\n")
     with pytest.raises(UserError, match="line 1, has 2 fields"):
-        prepare("LJSpeech", tmp_path, 1, 1, seed=0)
+        prepare("LJSpeech", tmp_path, 0)
