@@ -108,8 +108,9 @@ class Memory:
         return torch.stack(rows)
 
 
-class WhisperLogMel(nn.Module):
-    """Whisper's log-mel spectrogram, as if the clip were followed by silence.
+class HannMel(nn.Module):
+    """What mel spectrograms are made of whose Hann window is as long as their Fourier
+    transform.
 
     Arguments
     ---------
@@ -127,6 +128,10 @@ class WhisperLogMel(nn.Module):
         self.fft_size, self.hop_length = fft_size, hop_length
         self.register_buffer("filters", mel_filters, persistent=False)
         self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+
+
+class WhisperLogMel(HannMel):
+    """Whisper's log-mel spectrogram, as if the clip were followed by silence."""
 
     def forward(self, wavs: Tensor, frames: int) -> Tensor:
         """`(batch, samples)` to `(batch, mel bins, frames)`."""
@@ -151,25 +156,8 @@ class WhisperLogMel(nn.Module):
             return (log + 4.0) / 4.0
 
 
-class DecibelMel(nn.Module):
-    """CLAP's mel spectrogram in decibels.
-
-    Arguments
-    ---------
-    mel_filters : torch.Tensor
-        `(fft_size / 2 + 1, mel bins)`, of transformers' feature extractor.
-    fft_size, hop_length : int
-        In samples.
-    """
-
-    filters: Tensor
-    window: Tensor
-
-    def __init__(self, mel_filters: Tensor, fft_size: int, hop_length: int) -> None:
-        super().__init__()
-        self.fft_size, self.hop_length = fft_size, hop_length
-        self.register_buffer("filters", mel_filters, persistent=False)
-        self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+class DecibelMel(HannMel):
+    """CLAP's mel spectrogram in decibels."""
 
     def forward(self, wavs: Tensor) -> Tensor:
         """`(batch, samples)` to `(batch, mel bins, 1 + samples // hop_length)`."""

@@ -138,8 +138,9 @@ class Verification(Task):
         self.ids += batch.id
         self.embeddings.append(embeddings)
 
-    def judged(self) -> tuple[list[tuple[int, str, str]], np.ndarray]:
-        """The trials of what was collected, and the cosine of each."""
+    def judged(self) -> tuple[list[tuple[int, str, str]], np.ndarray, np.ndarray]:
+        """The trials of what was collected, whether each is of one speaker, and its
+        cosine."""
         place = {key: i for i, key in enumerate(self.ids)}
         trials = [
             (same, key, other)
@@ -152,20 +153,19 @@ class Verification(Task):
             (vectors[first] * vectors[second]).sum(1)
             for first, second in (part.T for part in pairs.split(PAIRS))
         ]
-        return trials, torch.cat(cosines).numpy()
+        same = np.array([same for same, *_ in trials], bool)
+        return trials, same, torch.cat(cosines).numpy()
 
     def metrics(self) -> dict[str, float]:
         """The equal error rate, a fraction, and the least cost of detection."""
-        trials, scores = self.judged()
-        same = np.array([same for same, *_ in trials])
+        _, same, scores = self.judged()
         rate, _ = equal_error_rate(same, scores)
         return {"eer": rate, "min_dcf": min_dcf(same, scores)}
 
     def decide(self) -> None:
         """Choose the score from which on two clips are said to be of one speaker: that
         of the equal error rate."""
-        trials, scores = self.judged()
-        same = np.array([same for same, *_ in trials])
+        _, same, scores = self.judged()
         _, self.threshold = equal_error_rate(same, scores)
 
     def facts(self) -> dict[str, Any]:
@@ -182,14 +182,14 @@ class Verification(Task):
         table = StringIO()
         writer = csv.writer(table)
         writer.writerow(["same", "first", "second", "score"])
-        for trial, score in zip(*self.judged(), strict=True):
+        trials, _, scores = self.judged()
+        for trial, score in zip(trials, scores, strict=True):
             writer.writerow([*trial, f"{score:.6f}"])
         write_text(folder / SCORES, table.getvalue())
 
     def draw(self, folder: Path, show: Callable[[str, Figure], None]) -> None:
         """scores.png: the scores of one speaker and of two."""
-        trials, scores = self.judged()
-        same = np.array([same for same, *_ in trials], bool)
+        _, same, scores = self.judged()
         kinds = {"one speaker": scores[same], "two speakers": scores[~same]}
         figure = histograms(kinds, "cosine", self.threshold)
         write_figure(folder / "scores.png", figure, dpi=120)
