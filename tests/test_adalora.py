@@ -139,6 +139,27 @@ def test_training_and_ranks_are_those_of_peft(source, tmp_path):
     torch.testing.assert_close(found(wav).hidden, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("final", [0.1, 0.5, 0.89])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_however_few_steps_there_are_the_ranks_that_matter_are_left(
+    source, steps, final
+):
+    method = make_method(
+        "adalora", rank=4, target_rank=2, budget_warmup=0.1, budget_final=final
+    )
+    modules = [*AdaptedModel(load_backbone(source), method).petl.values()]
+    for step in range(1, steps + 1):
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            module.e.data.fill_(0.1)
+            module.e.grad[[1, 3]] = 1.0
+        method.after_step(step, steps)
+    assert [module.e.nonzero().flatten().tolist() for module in modules] == [
+        [1, 3]
+    ] * len(modules)
+
+
 def test_its_part_of_a_step_waits_for_nothing(source):
     model = adapted(source)
     (method,) = model.methods

@@ -6,8 +6,9 @@ import json
 import layouts
 import numpy as np
 import pytest
-from conftest import run_here
+from conftest import run_here, tone
 from sklearn.metrics import accuracy_score
+from test_merge import saved
 
 from petl_modules.errors import UserError
 from petl_modules.use import embeddings
@@ -75,6 +76,15 @@ def test_folders_manifests_and_tables_are_one(trained, class_folders, tmp_path):
         evaluate(trained, class_folders / "low")
     with pytest.raises(UserError, match="There is no manifest"):
         evaluate(trained, tmp_path / "gone.json")
+
+
+def test_a_clip_that_is_too_long_is_named(checkpoints, tmp_path):
+    adapter = saved(checkpoints["htsat"], tmp_path / "adapter")
+    tone(tmp_path / "data" / "a" / "long.wav", 300, 4.0)
+    said = r"The clip a/long\.wav is 4\.0 s long, more than the 2 s that .* at once"
+    for judge in (evaluate, embeddings.embeddings):
+        with pytest.raises(UserError, match=said):
+            judge(adapter, tmp_path / "data")
 
 
 def test_text_is_judged_by_words(checkpoints, tmp_path):

@@ -11,20 +11,28 @@ from tiny import tiny_writer
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
+from petl_modules.data.reading import read_clip
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method
-from petl_modules.tasks.heads import OwnHead
+from petl_modules.tasks.heads import OwnHead, SlotHead, SpeakerHead
 from petl_modules.use import export
 from petl_modules.use.adapter_file import save_adapter
 from petl_modules.use.inference import load_adapter
+from petl_modules.use.verify import verify
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
+def intents(size):
+    return SlotHead([1, 3], hidden_size=size)
+
+
 # one of each kind of features and attention
-@pytest.mark.parametrize("family", ["ast", "whisper", "wavlm"])
-def test_probabilities_are_pytorchs(checkpoints, family, tmp_path, capsys):
-    adapter = saved(checkpoints[family], tmp_path / "adapter", "bottleneck")
+@pytest.mark.parametrize(
+    ("family", "head"), [("ast", intents), ("whisper", None), ("wavlm", None)]
+)
+def test_probabilities_are_pytorchs(checkpoints, family, head, tmp_path, capsys):
+    adapter = saved(checkpoints[family], tmp_path / "adapter", "bottleneck", head=head)
     export.main([str(adapter), str(tmp_path / "model.onnx")])
     assert "within" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
@@ -40,19 +48,29 @@ def test_probabilities_are_pytorchs(checkpoints, family, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.onnx"]
 
 
-def test_long_clips_are_cut_as_in_training(checkpoints, tmp_path):
+def voices(size):
+    return SpeakerHead(size, 3, weighted_sum=True, num_layers=2, attentive=True)
+
+
+def test_voices_are_compared_as_petl_does_and_cut_as_in_training(checkpoints, tmp_path):
     adapter = saved(
-        checkpoints["wav2vec2"], tmp_path / "adapter", "bottleneck", max_duration=0.5
+        checkpoints["wav2vec2"], tmp_path / "adapter", max_duration=0.5, head=voices
     )
     export.export(adapter, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    assert session.get_modelmeta().custom_metadata_map["max_duration"] == "0.5"
-    wavs = torch.randn(2, 20000) * 0.1
-    (theirs,) = session.run(None, {"wavs": wavs.numpy()})
-    ours = load_adapter(adapter).classify_batch(wavs)
-    torch.testing.assert_close(torch.from_numpy(theirs), ours, atol=1e-5, rtol=0)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts.keys() == {"sample_rate", "max_duration", "threshold"}
+    assert (facts["max_duration"], facts["threshold"]) == ("0.5", "0.25")
+    assert [output.name for output in session.get_outputs()] == ["embeddings"]
+    files = [tmp_path / f"{number}.wav" for number in range(2)]
+    for number, path in enumerate(files):
+        tone(path, 300 * 4**number, 1.25, subtype="FLOAT")
+    wavs = torch.stack([read_clip(path, 16000) for path in files])
+    (vectors,) = session.run(None, {"wavs": wavs.numpy()})
+    score = verify(adapter, *files)["score"]
+    assert vectors[0] @ vectors[1] == pytest.approx(score, abs=1e-5) != 1
     (cut,) = session.run(None, {"wavs": wavs[:, :8000].numpy()})
-    torch.testing.assert_close(torch.from_numpy(theirs), torch.from_numpy(cut))
+    torch.testing.assert_close(torch.from_numpy(vectors), torch.from_numpy(cut))
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix"])

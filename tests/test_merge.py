@@ -25,16 +25,17 @@ SAMPLES = 9600
 TARGETS = ["q", "v", "fc2"]
 
 
-def saved(source, folder, method="lora", max_duration=None, **knobs):
+def saved(source, folder, method="lora", max_duration=None, head=None, **knobs):
     torch.manual_seed(0)
     model = AdaptedModel(
         load_backbone(source, max_duration=max_duration), make_method(method, **knobs)
     )
-    head = ClassificationHead(model.points.hidden_size, 3)
+    make = head or (lambda size: ClassificationHead(size, 3))
+    head = make(model.points.hidden_size)
     with torch.no_grad():
         for parameter in (*model.trained_parameters().values(), *head.parameters()):
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    save_adapter(folder, model, head, {"labels": ["a", "b", "c"]})
+    save_adapter(folder, model, head, {"labels": ["a", "b", "c"], "threshold": 0.25})
     return folder
 
 

@@ -31,10 +31,11 @@ TEXTS = (
 )
 SPOKEN = ("--valid_sentences=2", "--test_sentences=2", "--samples=0")
 # What differs for processes; all others were tried too, and are means over clips
-METHODS = ("full", "conformer", "lora", "prompt", "soft_moa")
+METHODS = ("full", "conformer", "lora", "adalora", "prompt", "soft_moa")
 RUNS = {
     **{method: (*SOUNDS, f"--method={method}") for method in METHODS},
     "ctc": ("LibriSpeech/ASR", "librispeech", "xlsr", *TEXTS),
+    "voices": ("VoxCeleb", "voxceleb", "xlsr", *TEXTS, "--valid_speakers=2"),
     "writing": ("LibriSpeech/whisper", "librispeech", "writer", *TEXTS),
     "speaking": ("L2ARCTIC/TTS", "l2arctic", "speech", *TEXTS, *SPOKEN),
 }
@@ -57,7 +58,7 @@ def home(tmp_path_factory, class_folders):
     """What one, two and three processes learned: `RUN PROCESSES.pt`."""
     home = tmp_path_factory.mktemp("together")
     (home / "sounds").symlink_to(class_folders)
-    for name in ("librispeech", "l2arctic"):
+    for name in ("librispeech", "l2arctic", "voxceleb"):
         (home / name).mkdir()
         getattr(layouts, name)(home / name)
     tiny_checkpoint("xlsr", home / "xlsr")

@@ -7,6 +7,7 @@ import torch
 from petl_modules.core.measure import saved_activations
 from petl_modules.grid import steps
 from petl_modules.grid.speed import LoopedSoftMoA, PrefixAttention, StackedMoA, main
+from petl_modules.grid.whole import whole_model
 from petl_modules.methods import DenseMoA, SoftMoA
 
 
@@ -46,6 +47,20 @@ def test_dense_moa_keeps_a_quarter_of_the_activations():
             module(x)
         kept.append(count["bytes"])
     assert kept[1] > 4 * kept[0]
+
+
+def test_a_step_has_what_a_method_does_beside_it(checkpoints):
+    source = str(checkpoints["wav2vec2"])
+    options = Namespace(
+        device="cpu", source=source, random=False, seconds=0.3, classes=3
+    )
+    step, labels = steps.Step(steps.Row("adalora"), options, 2), torch.tensor([0, 1])
+    step()
+    model, _, other = whole_model("adalora", options)
+    other(torch.randn(2, 4800), labels)
+    for adapted in (step.model, model):
+        known = [m.get_buffer("sensitivity_e") for m in adapted.petl.values()]
+        assert all(average.abs().sum() > 0 for average in known)
 
 
 def test_a_row_that_finds_no_memory_leaves_the_others(monkeypatch, capsys):

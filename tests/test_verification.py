@@ -6,6 +6,7 @@ import json
 import layouts
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import run_here
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
@@ -95,6 +96,14 @@ def test_loss_has_a_margin_and_leaves_other_speakers_out():
     assert Verification(list("abc")).loss((None, cosines), nobody) == 0
 
 
+def test_cosines_are_float32_in_autocast_too():
+    torch.manual_seed(0)
+    head, vectors = SpeakerHead(8, 3).linear, torch.randn(4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head(vectors)
+    assert torch.equal(found, head(vectors))
+
+
 # Lists and splits
 
 
@@ -144,6 +153,7 @@ def test_trials_of_speakers_with_one_video(tmp_path):
         ([f"1 {ONE}"], "line 1 has 2 columns"),
         ([f"1 {ONE} {ONE}", "", f"same {ONE} {OTHER}"], "line 3 has the label same"),
         ([f"2 {ONE} {OTHER}"], "must be 1 .one speaker. or 0"),
+        ([f"0 {ONE} {ONE}"], "line 1 has two speakers in one recording, id10270"),
         (
             [f"0 {ONE} id10270/video0/9.wav"],
             r"line 1 names id10270/video0/9.wav, which",
@@ -233,7 +243,7 @@ def test_evaluate_judges_as_the_run_did(trained, tree, tmp_path):
         evaluate(trained, tree)
 
 
-def test_two_recordings_are_compared(trained, tree, capsys):
+def test_two_recordings_are_compared(trained, tree, tmp_path, capsys):
     files = [tree / "wav" / name for name in (ONE, OTHER)]
     found = verify(trained, *files)
     assert not found["same"] or found["score"] >= found["threshold"]
@@ -247,6 +257,9 @@ def test_two_recordings_are_compared(trained, tree, capsys):
             for n in (ONE, OTHER)]  # fmt: skip
     cosine = pair[0] @ pair[1] / np.prod([np.linalg.norm(v) for v in pair])
     assert found["score"] == pytest.approx(cosine, abs=1e-5)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 16000)
+    with pytest.raises(UserError, match=r"silent\.wav is silent: there is no voice"):
+        verify(trained, files[0], tmp_path / "silent.wav")
     assert verify_main([str(trained), str(files[0]), str(files[0])]) == 0
     assert capsys.readouterr().out.startswith("one speaker: score 1.0000")
     answer = load_adapter(trained).classify_file(

@@ -42,7 +42,8 @@ def read_trials(path: str | Path, homes: Sequence[Path]) -> list[Trial]:
     ------
     UserError
         For a list that is missing or empty, a line that is no trial, a recording that
-        is not there or not inside the folder, or trials of one kind alone.
+        is not there, not inside the folder or not of one speaker, or trials of one kind
+        alone.
     """
     trials, known = [], {}
     for number, line in enumerate(LINE_END.split(read_text(path)), start=1):
@@ -63,7 +64,10 @@ def read_trials(path: str | Path, homes: Sequence[Path]) -> list[Trial]:
         for name in names:
             if name not in known:
                 known[name] = found_in(homes, name, place)
-        trials.append((int(same), *(known[name] for name in names)))
+        first, second = (known[name] for name in names)
+        if same == "0" and first == second:
+            raise UserError(f"{place} has two speakers in one recording, {names[0]}.")
+        trials.append((int(same), first, second))
     if not trials:
         raise UserError(f"{path} lists no trials.")
     if len(kinds := {same for same, *_ in trials}) < 2:

@@ -29,6 +29,7 @@ from petl_modules.core.measure import (
 )
 from petl_modules.core.precision import hold_base
 from petl_modules.core.quantised import KINDS
+from petl_modules.core.task_model import TaskModel
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method
 from petl_modules.tasks.heads import ClassificationHead
@@ -186,8 +187,9 @@ def measured(row: Row, options: Namespace, batch_size: int) -> Measured:
 
 
 class Step:
-    """Forward, loss, backward, clipping and AdamW of a row, on waveforms that lie on
-    the device, with lengths on the CPU as a recipe's batches have them."""
+    """Forward, loss, backward, clipping and AdamW of a row, and what its method does
+    beside them, on waveforms that lie on the device, with lengths on the CPU as a
+    recipe's batches have them."""
 
     def __init__(self, row: Row, options: Namespace, batch_size: int) -> None:
         self.row, self.device = row, options.device
@@ -205,6 +207,7 @@ class Step:
             compile_layers(self.model)
         head = ClassificationHead(backbone.hidden_size, options.classes)
         self.head = head.to(self.device)
+        self.both, self.taken = TaskModel(self.model, self.head), 0
         self.trained = [*trained, *head.parameters()]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=True)
         samples = round(options.seconds * backbone.sample_rate)
@@ -225,8 +228,11 @@ class Step:
 
     def __call__(self) -> None:
         self.loss().backward()
+        self.both.before_step()
         clip_grad_norm_(self.trained, 5.0)
         self.optimizer.step()
+        self.taken += 1
+        self.both.after_step(self.taken, 3 * self.taken)  # as midway in training
         self.optimizer.zero_grad()
 
     def flops(self) -> int:

@@ -15,6 +15,7 @@ from petl_modules.backbones import load_backbone
 from petl_modules.console import progress_bar
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.measure import peak_memory_mib, reset_peak_memory
+from petl_modules.core.task_model import TaskModel
 from petl_modules.errors import UserError
 from petl_modules.methods import make_method, method_table
 from petl_modules.tasks.heads import ClassificationHead
@@ -99,10 +100,11 @@ def whole_model(
 
 
 class Step:
-    """One optimizer step of AdamW on what trains."""
+    """One optimizer step of AdamW on what trains, and what the method does beside."""
 
     def __init__(self, model: AdaptedModel, head: nn.Module) -> None:
         self.model, self.head = model.train(), head
+        self.both, self.taken = TaskModel(model, head), 0
         trained = [*model.trained_parameters().values(), *head.parameters()]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
@@ -114,7 +116,10 @@ class Step:
 
     def learn(self, loss: Tensor) -> None:
         loss.backward()
+        self.both.before_step()
         self.optimizer.step()
+        self.taken += 1
+        self.both.after_step(self.taken, 3 * self.taken)  # as midway in training
         self.optimizer.zero_grad()
 
 

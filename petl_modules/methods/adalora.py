@@ -239,12 +239,15 @@ class AdaLoRAProjections(WeightUpdates):
     def after_step(self, step: int, steps: int) -> None:
         """Look at what matters, and where it is time take ranks away: at the beginning
         few, in the end what target_rank says, along a cubic curve."""
-        first, last = round(self.warmup * steps), steps - round(self.final * steps)
-        if step < last:
+        first = round(self.warmup * steps)
+        last = max(1, steps - round(self.final * steps))
+        if step < last or step == 1:  # of two steps the first may be the last one too
             for module in self.modules:
                 module.look(self.betas)
-        if step == last or (first < step < last and step % self.interval == 0):
-            self.allocate(self.budget((step - first) / max(1, last - first)))
+        if step == last:
+            self.allocate(self.budget(1.0))
+        elif first < step < last and step % self.interval == 0:
+            self.allocate(self.budget((step - first) / (last - first)))
         elif step < last:  # a rank that was taken away may come back
             return
         for module in self.modules:

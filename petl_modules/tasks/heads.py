@@ -100,6 +100,10 @@ class ClassificationHead(Head):
         """Features to logits `(batch, classes)`."""
         return self.linear(self.embedding(features, counts))
 
+    def vector(self, tokens: Tokens) -> Tensor:
+        """`Tokens` to what the classifier reads, `(batch, size)`."""
+        return self.embedding(*self.features(self.layers(tokens)))
+
     def embedding(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features to what the classifier reads, `(batch, size)`."""
         steps = self.combine(features)
@@ -150,8 +154,10 @@ class Cosines(nn.Linear):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """`(batch, size)` to `(batch, classes)`."""
-        return F.linear(F.normalize(vectors), F.normalize(self.weight))
+        """`(batch, size)` to `(batch, classes)`, in float32: between cosines near 1,
+        where angles are small, bfloat16 has no numbers."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return F.linear(F.normalize(vectors.float()), F.normalize(self.weight))
 
 
 class SpeakerHead(ClassificationHead):
@@ -196,7 +202,7 @@ class SlotHead(ClassificationHead):
     def predict(self, features: Tensor, counts: Tensor) -> Tensor:
         """Features to scores `(batch, combinations)`."""
         logits = super().predict(features, counts).float()
-        scores = logits.new_zeros(len(logits), 1)
+        scores = logits.new_zeros(logits.shape[0], 1)  # of any batch, when exported
         for part in logits.split(self.settings["slots"], dim=-1):
             scores = scores.unsqueeze(2) + part.log_softmax(-1).unsqueeze(1)
             scores = scores.flatten(1)

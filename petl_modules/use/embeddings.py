@@ -130,14 +130,14 @@ def vectors_of(
     dataset.set_output_keys(["id", "sig"])
     ids, rows = [], []
     bar = progress_bar(total=len(dataset), desc="clips", shown=progress)
-    for batch in batches_of(dataset, batch_size):
+    for batch in batches_of(dataset, batch_size, model.backbone):
         batch = batch.to(device)
         sound = batch.sig
         tokens = model(sound.data, sound.lengths, all_layers=head.weighted_sum)
-        features, counts = head.features(head.layers(tokens))
         if isinstance(head, ClassificationHead):
-            vectors = head.embedding(features, counts)
+            vectors = head.vector(tokens)
         else:
+            features, counts = head.features(head.layers(tokens))
             steps = head.combine(features)
             mask = valid(counts.to(steps.device), steps.shape[1])
             vectors = masked_mean(steps, mask)

@@ -140,7 +140,7 @@ def evaluate(
     task.start(final=True)
     total = 0.0
     bar = progress_bar(total=len(dataset), desc="clips", shown=progress)
-    for batch in batches_of(dataset, batch_size):
+    for batch in batches_of(dataset, batch_size, adapter.model.backbone):
         batch = batch.to(device)
         predictions = model(**task.inputs(batch))
         total += float(task.loss(predictions, batch)) * len(batch.id)
@@ -156,7 +156,7 @@ def evaluate(
 
 def task_of(adapter: Adapter, folder: str | Path) -> Task:
     """The task that an adapter was trained for, without what only training needs."""
-    head, labels = adapter.head, adapter.info["labels"]
+    head, labels = adapter.head, adapter.info.get("labels") or []
     if isinstance(head, VoiceHead):
         raise UserError(
             f"The adapter {folder} speaks: what it says is judged while it trains."

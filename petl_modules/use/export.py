@@ -2,7 +2,9 @@
 
 `petl export ADAPTER FILE.onnx`: the file takes waveforms at the backbone's rate, any
 number of clips of one length, and gives class probabilities; features, backbone,
-adapter and head are inside. Labels and sample rate are in the file's metadata.
+adapter and head are inside. Labels and sample rate are in the file's metadata. Of
+speaker verification the file gives embeddings of length 1, so that two clips' score is
+the product of theirs; the threshold is in the metadata.
 
 `petl export ADAPTER FOLDER` of a Whisper with its decoder: FOLDER gets encoder.onnx,
 decoder.onnx (one token more at each call, with what was read before it) and
@@ -19,34 +21,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from petl_modules.console import Parser
 from petl_modules.errors import UserError
 from petl_modules.files import refuse_folder, whole
-from petl_modules.tasks.heads import ClassificationHead, OwnHead
+from petl_modules.tasks.heads import ClassificationHead, OwnHead, SpeakerHead
 from petl_modules.use.adapter_file import read_adapter
+from petl_modules.use.adapter_schema import shortened
 
-WAVS, CUT, PROBABILITIES = "wavs", "wavs_cut", "probabilities"
+WAVS, CUT = "wavs", "wavs_cut"
+PROBABILITIES, EMBEDDINGS = "probabilities", "embeddings"
 SECONDS = 1.0  # of the clips that the graph is traced with
-TOLERANCE = 1e-4  # of probabilities
+TOLERANCE = 1e-4  # of probabilities, and of numbers of an embedding of length 1
 
 
 class WholeClips(nn.Module):
-    """Class probabilities `(batch, classes)` of clips `(batch, samples)` without
-    padding, of which what comes after `longest` samples is cut off, as in training."""
+    """Class probabilities `(batch, classes)`, or of voices embeddings `(batch, size)`,
+    of clips `(batch, samples)` without padding, of which what comes after `longest`
+    samples is cut off, as in training."""
 
     def __init__(
-        self, model: nn.Module, head: nn.Module, longest: int | None = None
+        self, model: nn.Module, head: ClassificationHead, longest: int | None = None
     ) -> None:
         super().__init__()
         self.model, self.head, self.longest = model, head, longest
 
-    def forward(self, wavs: torch.Tensor) -> torch.Tensor:
-        """Clips `(batch, samples)` to probabilities."""
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Clips `(batch, samples)` to what the class says."""
         if self.longest is not None:
             wavs = wavs[:, : self.longest]
         tokens = self.model(wavs, all_layers=self.head.weighted_sum)
+        if isinstance(self.head, SpeakerHead):
+            return normalize(self.head.vector(tokens))
         return self.head.probabilities(self.head(tokens))
 
 
@@ -56,7 +64,8 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
     Arguments
     ---------
     adapter : str or Path
-        A run's folder; a classifier, or a Whisper with its decoder.
+        A run's folder; of a classifier, of speaker verification, or of a Whisper with
+        its decoder.
     path : str or Path
         A file, or for a Whisper a new folder.
     source : str or None
@@ -65,8 +74,8 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
     Returns
     -------
     float
-        The largest difference of a probability, or of a Whisper's logit, between ONNX
-        Runtime and PyTorch.
+        The largest difference of a probability, of a number of an embedding, or of a
+        Whisper's logit, between ONNX Runtime and PyTorch.
 
     Raises
     ------
@@ -89,6 +98,7 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
             f"The adapter {adapter} gives no labels: only classifiers are exported, "
             "and Whispers that write."
         )
+    speakers = isinstance(loaded.head, SpeakerHead)
     rate, seconds = loaded.model.backbone.sample_rate, loaded.max_duration
     longest = None if seconds is None else round(seconds * rate)
     module = WholeClips(loaded.model, loaded.head, longest).eval()
@@ -106,15 +116,16 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
             dynamo=True,
             dynamic_shapes={WAVS: sizes},
             input_names=[WAVS],
-            output_names=[PROBABILITIES],
+            output_names=[EMBEDDINGS if speakers else PROBABILITIES],
             verbose=False,
         )
     if program is None:
         raise UserError("torch made no graph of this adapter.")
     model = program.model_proto
-    facts = {"labels": json.dumps(loaded.info["labels"]), "sample_rate": str(rate)}
-    if "thresholds" in loaded.info:
-        facts["thresholds"] = json.dumps(loaded.info["thresholds"])
+    facts = {"sample_rate": str(rate)}
+    for name in ("threshold",) if speakers else ("labels", "thresholds"):
+        if name in loaded.info:
+            facts[name] = json.dumps(loaded.info[name])
     if longest is not None:
         cut_clips(onnx, model, longest)
         facts["max_duration"] = str(seconds)
@@ -125,7 +136,7 @@ def export(adapter: str | Path, path: str | Path, source: str | None = None) -> 
         difference = largest_difference(module, partial, wavs, longest)
         if difference > TOLERANCE:
             raise UserError(
-                "ONNX Runtime's probabilities differ from PyTorch's by "
+                "What ONNX Runtime computes differs from PyTorch's by "
                 f"{difference:.1e}: nothing is written."
             )
     return difference
@@ -148,7 +159,7 @@ def cut_clips(onnx: Any, model: Any, longest: int) -> None:
 
 @torch.no_grad()
 def largest_difference(
-    module: nn.Module, path: Path, wavs: torch.Tensor, longest: int | None = None
+    module: nn.Module, path: Path, wavs: Tensor, longest: int | None = None
 ) -> float:
     """Between PyTorch and ONNX Runtime, for other numbers of clips and samples too, and
     for a clip that is longer than is read."""
@@ -160,7 +171,13 @@ def largest_difference(
         tried.append(torch.randn(1, longest + wavs.shape[1]) * 0.1)
     differences = []
     for clips in tried:
-        (theirs,) = session.run([PROBABILITIES], {WAVS: clips.numpy()})
+        try:
+            (theirs,) = session.run(None, {WAVS: clips.numpy()})
+        except Exception as error:  # the runtime's own have no class in common
+            raise UserError(
+                f"ONNX Runtime does not run the graph of {len(clips)} clips "
+                f"({shortened(str(error))}): nothing is written."
+            ) from None
         differences.append((module(clips) - torch.from_numpy(theirs)).abs().max())
     return float(max(differences))
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from torch.utils.data import DataLoader
 
+from petl_modules.backbones import Backbone
 from petl_modules.console import Parser, above_zero
 from petl_modules.data import SPLITS, files_below, is_audio
 from petl_modules.data.batch import Batch
@@ -25,6 +26,7 @@ from petl_modules.data.trials import entries_of_trials, homes_of, read_trials
 from petl_modules.data.units import characters
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_json
+from petl_modules.tasks.base import lengths
 
 WAV = "wav"  # the column of paths, as manifests have it
 Entries = dict[str, dict[str, Any]]
@@ -120,9 +122,27 @@ def dataset_of(
         return make_dataset(manifest, sample_rate, max_duration, cache_mib=0)
 
 
-def batches_of(dataset: DynamicItemDataset, batch_size: int) -> Iterable[Any]:
-    """The data set in batches, in its order."""
-    return DataLoader(dataset, batch_size, collate_fn=Batch)
+def batches_of(
+    dataset: DynamicItemDataset, batch_size: int, backbone: Backbone
+) -> Iterator[Any]:
+    """The data set in batches, in its order.
+
+    Raises
+    ------
+    UserError
+        For a clip that is longer than the backbone hears at once.
+    """
+    room = None if backbone.has_head else backbone.capacity()  # else it cuts clips
+    for batch in DataLoader(dataset, batch_size, collate_fn=Batch):
+        for key, samples in zip(batch.id, lengths(batch.sig).tolist(), strict=True):
+            if room is not None and samples > room:
+                rate = backbone.sample_rate
+                raise UserError(
+                    f"The clip {key} is {samples / rate:.1f} s long, more than the "
+                    f"{room / rate:g} s that {backbone.source} hears at once, and the "
+                    "adapter was trained without max_duration: cut it into parts."
+                )
+        yield batch
 
 
 # Helpers

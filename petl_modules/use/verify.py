@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from petl_modules.console import Parser
+from petl_modules.data.reading import read_clip
 from petl_modules.errors import UserError
 from petl_modules.tasks.heads import SpeakerHead
 from petl_modules.use.adapter_file import read_adapter
@@ -72,7 +73,8 @@ def verify(
     Raises
     ------
     UserError
-        For an adapter of another task, or a recording that cannot be read.
+        For an adapter of another task, or a recording that cannot be read, or in which
+        nobody is heard.
     """
     adapter = read_adapter(folder, source=source)
     threshold = adapter.info.get("threshold")
@@ -81,7 +83,11 @@ def verify(
             f"The adapter {folder} is not of speaker verification: train one by the "
             "recipe VoxCeleb."
         )
-    entries = {str(i): {"wav": str(p)} for i, p in enumerate((first, second))}
+    for path in (first, second):  # of two silences any score would be said
+        clip = read_clip(path, adapter.model.backbone.sample_rate, adapter.max_duration)
+        if clip.min() == clip.max():
+            raise UserError(f"The clip {path} is silent: there is no voice to compare.")
+    entries = {str(path): {"wav": str(path)} for path in (first, second)}
     _, vectors = vectors_of(adapter, entries, batch_size=1, device=device)
-    score = float(F.cosine_similarity(*vectors, dim=0))
+    score = float(F.cosine_similarity(vectors[0], vectors[-1], dim=0))
     return {"score": score, "threshold": threshold, "same": score >= threshold}
