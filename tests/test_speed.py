@@ -1,5 +1,6 @@
 """The speed script: its textbook forms are what they say, and it runs."""
 
+import gc
 from argparse import Namespace
 
 import torch
@@ -63,11 +64,26 @@ def test_a_step_has_what_a_method_does_beside_it(checkpoints):
         assert all(average.abs().sum() > 0 for average in known)
 
 
+def test_counting_activations_keeps_none_of_them():
+    module = DenseMoA(48, 7, rank=6)
+    gc.collect()
+    before = live_bytes()
+    with saved_activations(module) as count:
+        module(torch.randn(2, 64, 48, requires_grad=True))
+    gc.collect()
+    assert count["bytes"] > 0 and live_bytes() <= before
+
+
+def live_bytes():
+    tensors = [t for t in gc.get_objects() if type(t) is torch.Tensor]
+    return sum({t.data_ptr(): t.nbytes for t in tensors if t.numel()}.values())
+
+
 def test_a_row_that_finds_no_memory_leaves_the_others(monkeypatch, capsys):
     def measured(row, options, batch_size):
         if row.method == "full":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
-        return steps.Measured(0.5, 1.0, 2.0, 3, 0, 0)
+        return steps.Measured(0.5, 0.1, 1.0, 2.0, 3, 0, 0)
 
     monkeypatch.setattr(steps, "measured", measured)
     options = Namespace(device="cpu", source="ast", seconds=1.0)

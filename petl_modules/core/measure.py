@@ -59,7 +59,7 @@ def saved_activations(module: nn.Module) -> Iterator[dict[str, int]]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # itself would keep its own graph for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield count

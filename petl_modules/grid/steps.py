@@ -75,9 +75,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a row costs: seconds, bytes, floating-point operations."""
+    """What a row costs: seconds, bytes, floating-point operations; `host`: seconds
+    until the CPU has asked for a step's work, which no device can go below."""
 
     seconds: float
+    host: float
     peak_mib: float
     saved_mib: float
     flops: int
@@ -110,6 +112,7 @@ def step_table(options: Namespace, batch_size: int, chosen: list[Row]) -> Table:
     table = Table(
         "training step",
         "ms",
+        "host ms",
         "clips/s",
         "TFLOP",
         "of peak",
@@ -138,6 +141,7 @@ def step_table(options: Namespace, batch_size: int, chosen: list[Row]) -> Table:
         table.add_row(
             row.name,
             f"{found.seconds * 1e3:.1f}",
+            f"{found.host * 1e3:.1f}",
             f"{batch_size / found.seconds:.0f}",
             f"{found.flops / 1e12:.2f}",
             f"{100 * found.flops / found.seconds / peak:.0f} %",
@@ -161,13 +165,17 @@ def measured(row: Row, options: Namespace, batch_size: int) -> Measured:
     breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
     synchronize(options.device)
     reset_peak_memory(options.device)
-    seconds = []
+    seconds, host = [], []
     for _ in range(3):
         began = time.perf_counter()
         for _ in range(options.repeats):
             step()
         synchronize(options.device)
         seconds.append((time.perf_counter() - began) / options.repeats)
+        began = time.perf_counter()  # of one step, as a device's queue is bounded
+        step()
+        host.append(time.perf_counter() - began)
+        synchronize(options.device)
     peak = peak_memory_mib(options.device)
     with host_waits(options.device) as waits:
         step()
@@ -182,7 +190,13 @@ def measured(row: Row, options: Namespace, batch_size: int) -> Measured:
     few = min(COUNTED, batch_size)
     flops = Step(replace(row, compiled=False), options, few).flops() * batch_size // few
     return Measured(
-        statistics.median(seconds), peak, saved / 2**20, flops, len(waits), breaks
+        statistics.median(seconds),
+        min(host),
+        peak,
+        saved / 2**20,
+        flops,
+        len(waits),
+        breaks,
     )
 
 
@@ -264,7 +278,10 @@ def with_peft(model: torch.nn.Module, row: Row, options: Namespace) -> list:
         r=options.rank, lora_alpha=options.rank, target_modules=["q_proj", "v_proj"]
     )
     inject_adapter_in_model(settings, model)
-    return [p for p in model.parameters() if id(p) not in before and p.requires_grad]
+    added = [p for p in model.parameters() if id(p) not in before and p.requires_grad]
+    for parameter in added:  # as get_peft_model has them beside a narrow base
+        parameter.data = parameter.data.float()
+    return added
 
 
 def matrix_peak(device: str) -> float:

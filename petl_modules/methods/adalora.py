@@ -21,13 +21,18 @@ from petl_modules.kinds import (
     Size,
 )
 from petl_modules.methods.lora import Alpha
-from petl_modules.methods.projections import Targets, WeightUpdates
+from petl_modules.methods.projections import (
+    Targets,
+    Update,
+    WeightUpdates,
+    product_onto,
+)
 
 Betas = Annotated[list[Probability], Items(2, 2)]
 TRIPLETS = ("a", "e", "b")  # a rank has a row of A, a value of e, and a column of B
 
 
-class AdaLoRA(nn.Module):
+class AdaLoRA(Update):
     """`s B diag(e) A x`, to be added to a projection's output, where rows of A and
     columns of B are held near to orthonormal, as in a singular value decomposition.
 
@@ -74,6 +79,10 @@ class AdaLoRA(nn.Module):
         a, b = self.factors()
         narrow = nn.functional.linear(self.dropout(x), a)
         return nn.functional.linear(narrow, b) * self.scale
+
+    def onto(self, out: Tensor, x: Tensor) -> Tensor:
+        a, b = self.factors()
+        return product_onto(out, self.dropout(x), (a, b * self.scale))
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """A `(r, hidden_size)` and B diag(e) `(out_features, r)` of the update."""

@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from petl_modules.core.access_points import LayerPoints
 from petl_modules.core.adapted import AdaptedModel
@@ -345,21 +344,27 @@ class MaskedBatchNorm(nn.Module):
         Statistics are weighted sums: to gather the valid frames would wait for the
         device to count them.
         """
-        wide, mean, var = x.float(), self.running_mean, self.running_var
+        wide, mean, var, share = x.float(), self.running_mean, self.running_var, None
         weights = wide.new_ones(x.shape[:2]) if mask is None else mask.float()
         weights = weights.unsqueeze(-1)
         if self.training:
-            counted = weights if self.takes_part else torch.zeros_like(weights)
-            count = counted.sum((0, 1))
-            sums = torch.cat([(wide * counted).sum((0, 1)), count])
-            sums, count = over_processes(sums).tensor_split([-1])
-            mean = sums / count
-            squares = ((wide - mean).square() * counted).sum((0, 1))
-            var = over_processes(squares) / count
-            if not second_time():
-                self._follow(mean, var, count)
-        scale = (var + self.eps).rsqrt() * self.weight
-        return (((wide - mean) * scale + self.bias) * weights).to(x.dtype)
+            mean, var, share = self._statistics(wide.detach(), weights)
+        rate = (var + self.eps).rsqrt()
+        given = self.weight, self.bias, mean, rate, weights, share
+        return Normalised.apply(wide, *given).to(x.dtype)
+
+    @torch.no_grad()
+    def _statistics(self, x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and each frame's share in them."""
+        counted = weights if self.takes_part else torch.zeros_like(weights)
+        sums = torch.cat([(x * counted).sum((0, 1)), counted.sum((0, 1))])
+        sums, count = over_processes(sums).tensor_split([-1])
+        mean = sums / count
+        squares = ((x - mean).square() * counted).sum((0, 1))
+        var = over_processes(squares) / count
+        if not second_time():
+            self._follow(mean, var, count)
+        return mean, var, counted / count
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
@@ -369,10 +374,42 @@ class MaskedBatchNorm(nn.Module):
         self.running_var.lerp_(unbiased, self.momentum)
 
 
+class Normalised(torch.autograd.Function):
+    """`((x - mean) * rate * weight + bias) * weights`, where mean and rate may come of
+    x: each frame has a share in them. With the gradient written down, a GPU is asked
+    for a third of the kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        rate: Tensor,
+        weights: Tensor,
+        share: Tensor | None,
+    ) -> Tensor:
+        normal = (x - mean) * rate
+        ctx.save_for_backward(normal, weight, rate, weights, share)
+        return torch.addcmul(bias, normal, weight) * weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        normal, weight, rate, weights, share = ctx.saved_tensors
+        grad = grad * weights
+        of_bias, of_weight = grad.sum((0, 1)), (grad * normal).sum((0, 1))
+        if share is not None:
+            sums = over_processes(torch.cat([of_bias, of_weight])).chunk(2)
+            grad = grad - share * torch.addcmul(sums[0], normal, sums[1])
+        return grad * (rate * weight), of_weight, of_bias, None, None, None, None
+
+
 def over_processes(sums: Tensor) -> Tensor:
     """Sums over all processes that train together."""
-    together = dist.is_initialized() and dist.get_world_size() > 1
-    return all_reduce(sums) if together else sums
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(sums)
+    return sums
 
 
 def quick_gelu(x: Tensor) -> Tensor:

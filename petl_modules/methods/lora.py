@@ -11,13 +11,18 @@ from petl_modules.core.access_points import Projection
 from petl_modules.errors import UserError
 from petl_modules.kinds import Layers, Parts, Probability, Range, Reduction, Size
 from petl_modules.methods.base import bottleneck_width
-from petl_modules.methods.projections import Targets, WeightUpdates
+from petl_modules.methods.projections import (
+    Targets,
+    Update,
+    WeightUpdates,
+    product_onto,
+)
 
 Alpha = Annotated[float, Range(above=0, most=65_536)]
 Variant = Literal["lora", "rslora", "dora", "pissa", "lora_fa"]
 
 
-class LoRA(nn.Module):
+class LoRA(Update):
     """`s B A x`, to be added to a projection's output (Hu et al., arXiv 2106.09685).
 
     Arguments
@@ -71,6 +76,11 @@ class LoRA(nn.Module):
         """`(..., hidden_size)` to `(..., out_features)`, whatever `out` is."""
         return self.b(self.a(self.dropout(x))) * self.scale
 
+    def onto(self, out: Tensor, x: Tensor) -> Tensor:
+        a, b = self.a.weight, self.b.weight
+        scaled = a if self.scale == 1 else a * self.scale
+        return product_onto(out, self.dropout(x), (scaled, b))
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """A `(r, hidden_size)` and B `(out_features, r)` of the update `s B A`."""
         return self.a.weight, self.b.weight
@@ -114,6 +124,8 @@ class PiSSA(LoRA):
         begun = F.linear(F.linear(x, self.a0), self.b0)
         return (self.b(self.a(self.dropout(x))) - begun) * self.scale
 
+    onto = Update.onto
+
     def factors(self) -> tuple[Tensor, Tensor]:
         a = torch.cat([self.a.weight, self.a0])
         return a, torch.cat([self.b.weight, -self.b0], 1)
@@ -138,6 +150,8 @@ class DoRA(LoRA):
         bias, stretch = self.place.bias, self.stretch()
         plain = out if bias is None else out - bias.to(out.dtype)
         return (stretch - 1) * plain + stretch * super().forward(x)
+
+    onto = Update.onto
 
     def stretch(self) -> Tensor:
         """`m / |W + s B A|`, `(out_features,)`."""

@@ -10,7 +10,7 @@ from petl_modules.core.access_points import Projection
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.errors import UserError
 from petl_modules.kinds import Layers, Parts
-from petl_modules.methods.projections import Targets, WeightUpdates
+from petl_modules.methods.projections import Targets, Update, WeightUpdates
 
 NAME = "place"  # of a projection within what PEFT is given
 OURS = {
@@ -22,7 +22,7 @@ OURS = {
 }
 
 
-class PeftModule(nn.Module):
+class PeftModule(Update):
     """One of PEFT's layers around a projection, without the projection's own tensors.
 
     Arguments
@@ -40,6 +40,9 @@ class PeftModule(nn.Module):
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         """What is to be added to `out`, what the projection gives for x."""
         return self.layer(x) - out
+
+    def onto(self, out: Tensor, x: Tensor) -> Tensor:
+        return self.layer(x)
 
     def delta(self) -> Tensor:
         """The update of the weight, `(out_features, in_features)`."""

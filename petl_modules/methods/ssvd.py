@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from petl_modules.core.access_points import Projection
 from petl_modules.errors import UserError
 from petl_modules.kinds import Layers, Parts, Size
-from petl_modules.methods.projections import Targets, WeightUpdates
+from petl_modules.methods.projections import Targets, Update, WeightUpdates
 
 
-class SSVD(nn.Module):
+class SSVD(Update):
     """`U ((S + sigmoid(g) s) R - S) V x`, to be added to a projection's output, with
     U, S and V the k largest singular values of its weight and their directions.
 

@@ -12,6 +12,7 @@ from petl_modules.core.adapted import AdaptedModel
 from petl_modules.kinds import Count, Layers, Parts, Probability, Rate, Size
 from petl_modules.methods.projections import (
     Targets,
+    Update,
     WeightUpdates,
     chosen_projections,
 )
@@ -44,7 +45,7 @@ class RandomProjections(nn.Module):
             self.register_buffer(name, drawn, persistent=False)
 
 
-class VeRA(nn.Module):
+class VeRA(Update):
     """`b * (B (d * (A x)))`, to be added to a projection's output; of A and B the first
     columns and rows that fit.
 
