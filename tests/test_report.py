@@ -119,6 +119,15 @@ def test_intervals_are_over_clips_and_differences_are_paired(tmp_path, capsys):
     assert above["bitfit"].startswith("+0.00 (-1") and "to +1" in above["bitfit"]
 
 
+def test_ranks_that_training_gave_are_their_mean(tmp_path, capsys):
+    for fold, left in enumerate(([4, 1, 0], [2, 2, 2]), start=1):
+        path = write(tmp_path, "adalora", fold, 0.5) / "results.json"
+        ranks = dict(zip("qkv", left, strict=True))
+        sizes = {"effective": {"rank": 4, "ranks": ranks}}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **sizes}))
+    assert column(tables(tmp_path, capsys)[1], "rank") == {"adalora": "1.83 of 4"}
+
+
 def test_differences_of_other_metrics_are_paired_by_runs(tmp_path, capsys):
     for seed, (probe, lora) in enumerate([(0.3, 0.4), (0.7, 0.8), (0.5, 0.6)]):
         for method, value in (("linear", probe), ("lora", lora)):
@@ -292,6 +301,7 @@ def test_csv_and_plots(tmp_path, capsys):
             assert image.width > 300
         assert "</svg>" in (output / f"{name}.svg").read_text()
         assert f"]({name}.png)" in text
+    assert "<!-- 1k -->" in (output / "trade_off.svg").read_text()  # no powers of ten
     page = (output / "report.html").read_text()
     assert page.count("data:image/png;base64,") == text.count("](")
     assert "://" not in page and "<link" not in page  # nothing from elsewhere

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -60,6 +61,10 @@ def trade_off(tasks: Sequence[Task], stem: Path) -> Path:
         axes.step(sizes, means, where="post", color="0.6", zorder=0)
         title = task.name if most is None else f"{task.name}, {most} clips a class"
         axes.set(xscale="log", xlabel="trained parameters", title=as_it_is(title))
+        few = max(size for size, _ in points) < 1000 * min(size for size, _ in points)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k, of which many fit
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel(f"test {unit(task.metric).replace('_', ' ')}")
     return save(with_legend(figure, panels), stem)
 

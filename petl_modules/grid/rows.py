@@ -135,9 +135,13 @@ class Row:
 
     @property
     def rank(self) -> str:
-        """The rank that was used, of sites that differ all of them; empty for a method
-        that has none, and for runs that did not say."""
-        rank = self.runs[0].result.get("effective", {}).get("rank", "")
+        """The rank that was used, of sites that differ all of them; where training left
+        each its own, their mean over the runs, and the one that they began with; empty
+        for a method that has none, and for runs that did not say."""
+        used = [run.result.get("effective", {}) for run in self.runs]
+        rank = used[0].get("rank", "")
+        if left := [r for sizes in used for r in sizes.get("ranks", {}).values()]:
+            return f"{statistics.mean(left):.3g} of {rank}"
         return ", ".join(map(str, rank)) if isinstance(rank, list) else str(rank)
 
     @property
