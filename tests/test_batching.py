@@ -98,7 +98,7 @@ def test_a_run_that_is_killed_in_an_epoch_ends_the_same(checkpoints, tmp_path):
     assert results[0]["metrics"]["test"] == pytest.approx(results[1]["metrics"]["test"])
 
 
-@pytest.mark.parametrize("family", ["ast", "whisper"])
+@pytest.mark.parametrize("family", ["ast", "whisper", "htsat"])
 def test_a_clip_without_positions_is_found_before_an_epoch(checkpoints, family):
     model = SimpleNamespace(backbone=load_backbone(checkpoints[family]))
     room = model.backbone.capacity() / model.backbone.sample_rate

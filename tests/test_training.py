@@ -19,7 +19,6 @@ from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.task_model import TaskModel
 from petl_modules.data.feature_cache import clip_key, key_of
-from petl_modules.data.loading import Loading
 from petl_modules.errors import Damaged, UserError
 from petl_modules.files import lock, write_json, write_text, writing
 from petl_modules.methods import make_method
@@ -32,7 +31,6 @@ from petl_modules.train.folds import alone
 from petl_modules.train.head_start import probe_of
 from petl_modules.train.refusals import (
     refuse_folds,
-    refuse_long_clips,
     refuse_shared_clips,
 )
 from petl_modules.train.results import (
@@ -280,17 +278,6 @@ def test_a_clip_that_is_in_two_sets(tmp_path):
     prepared = SimpleNamespace(**{name: tmp_path / f"{name}.json" for name in sets})
     with pytest.raises(UserError, match="1 of the 2 valid clips are training clips"):
         refuse_shared_clips(prepared)
-
-
-def test_a_clip_too_long_for_the_position_table():
-    backbone = SimpleNamespace(
-        capacity=lambda: 16000, has_head=False, sample_rate=16000, source="tiny"
-    )
-    sets = {"test": SimpleNamespace(data={"x": {"duration": 3.0}})}
-    task = SimpleNamespace(cuts=True)
-    with pytest.raises(UserError, match="test clip x has 3"):
-        refuse_long_clips(sets, task, backbone, Loading())
-    refuse_long_clips(sets, task, backbone, Loading(max_duration=1.0))
 
 
 def test_folds_that_there_are_not():

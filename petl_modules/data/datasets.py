@@ -231,20 +231,23 @@ def refuse_long(
     model: AdaptedModel,
     split: str,
 ) -> None:
-    """Raise a UserError for a clip that the backbone has no positions for, before an
-    epoch is spent."""
+    """Raise a UserError for a clip that is longer than the backbone hears at once,
+    before an epoch is spent."""
     backbone = model.backbone
-    if (room := backbone.capacity()) is None or backbone.hears_silence:
+    if (room := backbone.capacity()) is None:
+        return
+    filled = backbone.hears_silence  # to one length, and so to as many steps
+    if filled and backbone.has_head:  # a writer cuts what it fills up
         return
     seconds, key = max((e["duration"], key) for key, e in dataset.data.items())
     heard = min(seconds, max_duration or seconds)
     samples = torch.tensor([round(heard * backbone.sample_rate), room])
     needed, there = backbone.steps(samples).tolist()
-    if needed > there:
+    if needed > there or (filled and int(samples[0]) > room):
         most = room * 10 // backbone.sample_rate / 10
         raise UserError(
             f"The {split} clip {key} is {seconds:.1f} s long, and {backbone.source} "
-            f"has positions for {most} s: cut clips with --max_duration={most}."
+            f"hears {most} s at once: cut clips with --max_duration={most}."
         )
 
 

@@ -4,9 +4,7 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from petl_modules.data.loading import Loading
 from petl_modules.data.manifests import Prepared
 from petl_modules.errors import UserError
 from petl_modules.train.config import Config
@@ -57,25 +55,6 @@ def refuse_shared_clips(prepared: Prepared) -> None:
                 f"{len(shared)} of the {len(clips[split])} {split} clips are training "
                 f"clips too, such as {shared[0]}: the sets must have none in common."
             )
-
-
-def refuse_long_clips(sets: dict, task: Any, backbone: Any, loading: Loading) -> None:
-    """Raise a UserError for a clip of any split that finds no place in the backbone's
-    position table: training would end before the test set shows it."""
-    room = backbone.capacity()
-    if room is None or backbone.has_head:  # which cuts what it hears
-        return
-    cut = (task.cuts and loading.max_duration) or float("inf")
-    for split, dataset in sets.items():
-        for key, entry in dataset.data.items():
-            seconds = min(entry["duration"], cut)
-            if round(seconds * backbone.sample_rate) > room:
-                places = room / backbone.sample_rate
-                raise UserError(
-                    f"The {split} clip {key} has {entry['duration']:.1f} s, and "
-                    f"{backbone.source} has places for {places:.1f} s: set "
-                    "max_duration, or leave that clip out."
-                )
 
 
 def refuse_device(config: Config) -> None:

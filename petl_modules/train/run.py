@@ -30,7 +30,7 @@ from petl_modules.train.checkpoints import Belongs, Counter, WholeCheckpointer
 from petl_modules.train.config import Config
 from petl_modules.train.journal import Journal, wandb_logger
 from petl_modules.train.provenance import commit, versions
-from petl_modules.train.refusals import refuse_long_clips, refuse_shared_clips
+from petl_modules.train.refusals import refuse_shared_clips
 from petl_modules.train.results import (
     CHECKPOINTS,
     HARMLESS,
@@ -157,7 +157,6 @@ def trained(
         built.clip_folder,
         progress=not built.machine.noprogressbar,
     )
-    refuse_long_clips(sets, brain.task, built.model.backbone, built.loading)
     seed = built.experiment.seed
     loader = batching(built.loading, sets["train"], brain.task, seed, shuffle=True)
     train = brain.make_dataloader(sets["train"], sb.Stage.TRAIN, **loader)
