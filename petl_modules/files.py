@@ -1,8 +1,10 @@
 """Files that are whole or not there, and what tells their versions apart."""
 
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -17,6 +19,10 @@ from safetensors.torch import save
 
 from petl_modules.errors import UserError, why_not_written
 
+logger = logging.getLogger(__name__)
+
+# What file systems say that have no locks, as some of clusters
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 # Times at the end of a recording's name, as W3C's media fragments have them
 PART = re.compile(r"(.+)#t=(\d+(?:\.\d+)?),(\d+(?:\.\d+)?)?", re.DOTALL)
 
@@ -158,7 +164,7 @@ def lock(
     path: str | Path, busy: Callable[[], object] = lambda: None
 ) -> Iterator[TextIO]:
     """Let one process at a time run the block, and the next when it ends, however it
-    ends.
+    ends. Where a file system has no locks the block runs with a warning.
 
     Arguments
     ---------
@@ -179,6 +185,15 @@ def lock(
         except BlockingIOError:
             busy()
             fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning(
+                "The file system of %s has no locks (%s): see to it that no other "
+                "process works there.",
+                Path(path).parent,
+                error.strerror,
+            )
         yield held
 
 

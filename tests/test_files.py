@@ -17,6 +17,7 @@ from petl_modules.data.tensor_cache import TensorCache
 from petl_modules.errors import UserError
 from petl_modules.files import (
     listing,
+    lock,
     remove_partial,
     whole,
     whole_folder,
@@ -129,6 +130,25 @@ def test_libraries_that_find_no_room_end_in_one_sentence(tmp_path, capsys):
         said = capsys.readouterr().err
         assert end.value.code == 2, said
         assert said.startswith("error: ") and len(said.splitlines()) == 1, said
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EIO"])
+def test_a_file_system_without_locks_is_used_with_a_warning(
+    name, tmp_path, monkeypatch, caplog
+):
+    code = getattr(errno, name)
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    if name == "EIO":
+        with pytest.raises(OSError, match="Input/output"), lock(tmp_path / "run.lock"):
+            pass
+        return
+    with lock(tmp_path / "run.lock") as held:
+        assert not held.closed
+    assert f"The file system of {tmp_path} has no locks" in caplog.text
 
 
 def test_what_killed_processes_had_begun_is_removed(tmp_path):
