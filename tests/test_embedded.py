@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 from transformers import (
     ASTFeatureExtractor,
     ASTModel,
@@ -13,7 +14,9 @@ from transformers import (
 )
 
 from petl_modules.embedded import MODEL_FOLDER, clips, pretrain, probe
+from petl_modules.embedded.remixing import remixed
 from petl_modules.embedded.textures import TEXTURES
+from petl_modules.embedded.yamnet import WEIGHTS, YamNet, load_yamnet, mel_banks
 from petl_modules.errors import UserError
 
 
@@ -101,6 +104,57 @@ def test_pretraining_runs_and_resumes(command, tmp_path, monkeypatch):
         assert torch.equal(tensor, resumed[name]), name
 
 
+def test_a_second_teacher_changes_the_student(command, tmp_path):
+    """Recordings of sounds, remixes and a second teacher, all at once: other weights
+    than with a weight of nearly nothing, from the same clips."""
+    torch.manual_seed(0)
+    save_file(YamNet().state_dict(), tmp_path / WEIGHTS)
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 4000)
+    soundfile.write(sounds / "a.wav", noise, 16000)
+    both = [f"--second_teacher={tmp_path}", "--sounds", str(sounds), "--remixes=0.25"]
+    shared = [*both, f"--cache={tmp_path / 'cache'}", "--epochs=1"]
+    pretrain.main([*command, str(tmp_path / "one"), *shared])
+    (tmp_path / "cache" / "checkpoint.pt").unlink()
+    pretrain.main([*command, str(tmp_path / "two"), *shared, "--second_weight=1e-6"])
+    shard = torch.load(tmp_path / "cache" / "clips_0000.pt")
+    assert shard["logits"].shape == (8, 7, 521)  # of each token
+    assert shard["logits"].float().std() > 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.isfinite(tensor).all() for tensor in one.values())
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_yamnet_hears_the_mel_band_of_a_sine(tmp_path):
+    """Its bands are triangles of HTK's mel scale from 125 to 7500 Hz."""
+    banks = mel_banks(64, 125.0, 7500.0)
+    edges = 700 * np.expm1(np.linspace(np.log1p(125 / 700), np.log1p(7500 / 700), 66))
+    for band in (20, 40, 60):
+        place = round(edges[band + 1] / 31.25)
+        assert banks[place].argmax() == band and banks[place, band] > 0.7
+    assert (
+        not banks[: int(125 / 31.25)].any() and not banks[int(7500 / 31.25) + 1 :].any()
+    )
+    with pytest.raises(UserError, match="has no yamnet"):
+        load_yamnet(str(tmp_path))
+
+
+def test_remixes_say_what_is_heard():
+    """A clip of one alone does not depend on the other."""
+    sounds = np.random.default_rng(0).normal(size=(2, 16000)).astype(np.float32)
+    told = set()
+    for seed in range(30):
+        first, second = (
+            remixed(np.random.default_rng(seed), sounds[0], other, 16000)
+            for other in (sounds[1], 3 * sounds[1][::-1])
+        )
+        assert len(first[0]) == 16000 and np.isfinite(first[0]).all()
+        assert np.array_equal(first[0], second[0]) != first[1]
+        told.add(first[1])
+    assert told == {True, False}
+
+
 def test_refusals(command, tmp_path):
     with pytest.raises(UserError, match="No audio"):
         pretrain.main(
@@ -115,6 +169,8 @@ def test_refusals(command, tmp_path):
         ("--lr=nan", "nan is no number above 0"),
         ("--speech_share=1.5", "1.5 is no number from 0 to 1"),
         ("--seed=-1", "must be 0 or more"),
+        ("--remixes=1", "leaves no clips to remix"),
+        ("--device=nowhere", "no device=nowhere"),
     ):
         with pytest.raises(UserError, match=words):
             pretrain.main([*command, str(tmp_path / "new"), argument])
@@ -167,7 +223,8 @@ def test_scene_of_voices(tmp_path):
     )
     rng = np.random.default_rng(0)
     made = [
-        clips.make_clip(options, rng, 16000, [tmp_path / "a.wav"]) for _ in range(20)
+        clips.make_clip(options, rng, 16000, [tmp_path / "a.wav"], [])
+        for _ in range(20)
     ]
     names = {name for _, sources in made for name in sources}
     assert "voice" in names and names <= {*TEXTURES, "voice"}

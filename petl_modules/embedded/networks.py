@@ -53,7 +53,7 @@ class Teacher(nn.Module):
     def forward(self, wavs: Tensor, frames: int) -> Tensor:
         """`(clips, samples)` to `(clips, steps, layers * width)`."""
         encoder = self.encoder
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(wavs.device.type, torch.bfloat16):
             hidden = F.gelu(encoder.conv1(self.log_mel(wavs, frames)))
             hidden = F.gelu(encoder.conv2(hidden)).transpose(1, 2)
             hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
@@ -73,11 +73,14 @@ class Student(nn.Module):
     Arguments
     ---------
     config : transformers.ASTConfig
-    target_size, sources : int
-        Width of the teacher's targets; number of kinds of sources.
+    target_size, sources, second_size : int
+        Width of the teacher's targets; number of kinds of sources; width of a second
+        teacher's targets, or 0.
     """
 
-    def __init__(self, config: ASTConfig, target_size: int, sources: int) -> None:
+    def __init__(
+        self, config: ASTConfig, target_size: int, sources: int, second_size: int
+    ) -> None:
         super().__init__()
         self.ast = ASTModel(config)
         # on the CPU, 1.6 times as fast as sdpa for these few tokens
@@ -92,10 +95,16 @@ class Student(nn.Module):
         self.steps = nn.Linear(config.hidden_size, target_size)
         self.clip = nn.Linear(config.hidden_size, target_size)
         self.sources = nn.Linear(config.hidden_size, sources)
+        # of each token, of the special tokens, and of the mean token, which is probed
+        seconds = range(3 if second_size else 0)
+        self.second = nn.ModuleList(
+            nn.Linear(config.hidden_size, second_size) for _ in seconds
+        )
 
-    def forward(self, features: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features: Tensor, offset: int) -> list[Tensor]:
         """Features `(clips, frames, mel bins)` that begin at place `offset` of the
-        position table; gives predictions for time steps, clips and sources."""
+        position table; gives predictions for tokens, clips and sources, and of a second
+        teacher's targets for tokens, and for clips twice."""
         embeddings = self.ast.embeddings
         patches = embeddings.patch_embeddings.projection(
             features.transpose(1, 2).unsqueeze(1)
@@ -109,14 +118,17 @@ class Student(nn.Module):
         for layer in self.ast.layers:
             hidden = layer(hidden)
         hidden = self.ast.layernorm(hidden)
-        return (
-            self.steps(hidden[:, 2:]),
-            self.clip(hidden[:, :2].mean(1)),
-            self.sources(hidden.mean(1)),
-        )
+        tokens, special, mean = hidden[:, 2:], hidden[:, :2].mean(1), hidden.mean(1)
+        seconds = zip(self.second, (tokens, special, mean), strict=False)
+        return [
+            *(self.steps(tokens), self.clip(special), self.sources(mean)),
+            *[predictor(part) for predictor, part in seconds],
+        ]
 
 
-def make_student(options: Namespace, target_size: int, sources: int) -> Student:
+def make_student(
+    options: Namespace, target_size: int, sources: int, second_size: int
+) -> Student:
     """The network with random weights."""
     config = ASTConfig(
         hidden_size=options.hidden_size,
@@ -129,4 +141,4 @@ def make_student(options: Namespace, target_size: int, sources: int) -> Student:
         frequency_stride=options.mel_bins,
         time_stride=STEP,
     )
-    return Student(config, target_size, sources)
+    return Student(config, target_size, sources, second_size)

@@ -4,6 +4,7 @@ import math
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +12,21 @@ from torch import Tensor, nn
 from transformers import ASTModel
 
 from petl_modules.console import progress_bar
+from petl_modules.embedded.components import Components
 from petl_modules.embedded.networks import STEP, make_student
 from petl_modules.files import whole
 
 WARM_UP = 500  # steps
+WHITENED = 0.5  # of the second teacher's components, whose variances differ much
+LOSSES = "steps", "clip", "sources", "second's steps", "second's clip", "second's mean"
 
 
 def train(options: Namespace, cache: Path, clips: dict[str, Tensor]) -> ASTModel:
     """The trained AST; checkpoints every epoch."""
     batches = Batches(options, clips)
-    student = make_student(
-        options, batches.directions.shape[1], clips["sources"].shape[-1]
-    )
+    size, *second = (c.directions.shape[1] for c in batches.components)
+    student = make_student(options, size, clips["sources"].shape[-1], sum(second))
+    student = student.to(options.device)
     matrices = [p for p in student.parameters() if p.ndim == 2]
     others = [p for p in student.parameters() if p.ndim != 2]
     optimizer = torch.optim.AdamW(
@@ -44,17 +48,11 @@ def train(options: Namespace, cache: Path, clips: dict[str, Tensor]) -> ASTModel
     begin = resume(checkpoint, parts)
     bar = progress_bar(total=total, initial=begin * len(batches), desc="training")
     for epoch in range(begin, options.epochs):
-        sums = torch.zeros(3)
-        for features, offset, targets, sources in batches.of_epoch(epoch):
-            with torch.autocast("cpu", torch.bfloat16):
-                steps, clip, names = student(features, offset)
-            losses = torch.stack(
-                [
-                    F.mse_loss(steps.float(), batches.seen_by_tokens(targets)) / 2,
-                    F.mse_loss(clip.float(), targets.mean(1)) / 2,
-                    F.binary_cross_entropy_with_logits(names.float(), sources),
-                ]
-            )
+        sums = torch.zeros(3 + len(student.second), device=options.device)
+        for batch in batches.of_epoch(epoch):
+            with torch.autocast(batch.features.device.type, torch.bfloat16):
+                predictions = student(batch.features, batch.offset)
+            losses = batches.losses(batch, [p.float() for p in predictions])
             optimizer.zero_grad()
             losses.sum().backward()
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -62,13 +60,25 @@ def train(options: Namespace, cache: Path, clips: dict[str, Tensor]) -> ASTModel
             schedule.step()
             sums += losses.detach()
             bar.update()
-        steps, clip, names = (sums / len(batches)).tolist()
-        bar.set_postfix_str(f"steps {steps:.4f} clip {clip:.4f} sources {names:.4f}")
+        means = zip(LOSSES, (sums / len(batches)).tolist(), strict=False)
+        bar.set_postfix_str(" ".join(f"{name} {mean:.4f}" for name, mean in means))
         state = {name: part.state_dict() for name, part in parts.items()}
         with whole(checkpoint) as partial:
             torch.save({"epoch": epoch + 1, **state}, partial)
     bar.close()
-    return student.ast.eval()
+    return student.ast.eval().cpu()
+
+
+class Batch(NamedTuple):
+    """Normalised features, the place they begin at in the position table, the teacher's
+    principal components at every step, sources, and a second teacher's principal
+    components at every token, or None."""
+
+    features: Tensor
+    offset: int
+    targets: Tensor
+    sources: Tensor
+    second: Tensor | None
 
 
 class Batches:
@@ -76,32 +86,28 @@ class Batches:
     and put anywhere in the position table, else whole clips."""
 
     def __init__(self, options: Namespace, clips: dict[str, Tensor]) -> None:
-        self.clips, self.size, self.seed = clips, options.batch_size, options.seed
+        self.size, self.seed = options.batch_size, options.seed
+        self.patch, self.weight = options.mel_bins, options.second_weight
         self.mean, self.deviation = feature_statistics(clips["features"])
-        self.patch = options.mel_bins
-        targets = clips["targets"]
-        some = targets[:: max(1, len(targets) // 4000)].float()
-        # The teacher's states say when in the clip they are, and a crop cannot know
-        self.shift = some.mean(0)
-        some = (some - self.shift).flatten(0, 1)
-        scale = some.std(0).clamp(min=1e-4)
-        some = some / scale
-        variances, directions = torch.linalg.eigh(some.T @ some / len(some))
-        kept = min(options.target_size, len(variances))
-        directions = directions[:, -kept:] / variances[-kept:].mean().sqrt()
-        self.directions = directions / scale.unsqueeze(1)
+        self.clips = {name: part.to(options.device) for name, part in clips.items()}
+        some = slice(None, None, max(1, len(clips["targets"]) // 4000))
+        targets = self.clips["targets"][some]
+        self.components = [Components(targets, options.target_size, placed=True)]
+        if "logits" in clips:
+            logits = self.clips["logits"][some]
+            kept = options.second_size
+            self.components.append(Components(logits, kept, False, WHITENED))
 
     def __len__(self) -> int:
         return max(1, len(self.clips["features"]) // self.size)
 
-    def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, int, Tensor, Tensor]]:
-        """Normalised features, the place they begin at in the position table, the
-        targets' principal components, and sources. An epoch has its own seed, so that
-        a resumed run draws the same."""
+    def of_epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches. An epoch has its own seed, so that a resumed run draws the
+        same."""
         generator = torch.Generator().manual_seed(self.seed * 100003 + epoch)
-        features, targets = self.clips["features"], self.clips["targets"]
-        steps = targets.shape[1]
-        order = torch.randperm(len(features), generator=generator)
+        clips, patch = self.clips, self.patch // STEP
+        steps = clips["targets"].shape[1]
+        order = torch.randperm(len(clips["features"]), generator=generator)
         for batch in order.split(self.size)[: len(self)]:
             whole = torch.rand((), generator=generator) < 0.25
             length = steps if whole else steps // 2
@@ -111,15 +117,35 @@ class Batches:
                 for _ in range(2)
             )
             part = slice(start, start + length)
-            x = features[batch, start * STEP : (start + length) * STEP].float()
+            x = clips["features"][batch, start * STEP : (start + length) * STEP].float()
             x = (x - self.mean) / (2 * self.deviation)
-            y = (targets[batch, part].float() - self.shift[part]) @ self.directions
-            yield (
+            targets = self.components[0](clips["targets"][batch, part], part)
+            second = None
+            if "logits" in clips:
+                part = slice(start, start + length - patch + 1)
+                second = self.components[1](clips["logits"][batch, part], part)
+            yield Batch(
                 augment(x, self.deviation, generator),
                 offset,
-                y,
-                self.clips["sources"][batch].float(),
+                targets,
+                clips["sources"][batch].float(),
+                second,
             )
+
+    def losses(self, batch: Batch, predictions: list[Tensor]) -> Tensor:
+        """The losses that are summed, as `LOSSES` names them."""
+        steps, clip, names, *seconds = predictions
+        pairs = [
+            (steps, self.seen_by_tokens(batch.targets), 1.0),
+            (clip, batch.targets.mean(1), 1.0),
+        ]
+        if batch.second is not None:
+            mean = batch.second.mean(1)
+            weights = [self.weight] * len(seconds)
+            pairs += zip(seconds, (batch.second, mean, mean), weights, strict=True)
+        errors = [w * F.mse_loss(guess, truth) / 2 for guess, truth, w in pairs]
+        sources = F.binary_cross_entropy_with_logits(names, batch.sources)
+        return torch.stack([*errors[:2], sources, *errors[2:]])
 
     def seen_by_tokens(self, targets: Tensor) -> Tensor:
         """Targets `(clips, steps, size)` of the two steps in the middle of every
@@ -135,12 +161,14 @@ def augment(x: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
     clips, frames, bins = x.shape
 
     def draw(low: float, high: float) -> Tensor:
-        return torch.empty(clips, 1, 1).uniform_(low, high, generator=generator)
+        drawn = torch.empty(clips, 1, 1).uniform_(low, high, generator=generator)
+        return drawn.to(x.device)
 
-    tilt = draw(-0.15, 0.15) * torch.linspace(-1, 1, bins)
+    tilt = draw(-0.15, 0.15) * torch.linspace(-1, 1, bins, device=x.device)
     level = draw(-2.0, 6.0) / (2 * deviation)  # -9 to 26 dB
     x = x + tilt + level
-    for places in (torch.arange(bins), torch.arange(frames).unsqueeze(1)):
+    across, along = (torch.arange(n, device=x.device) for n in (bins, frames))
+    for places in (across, along.unsqueeze(1)):
         width = draw(0, 0.2) * places.numel()
         begin = draw(-0.5, 1) * places.numel()  # a third of the draws mask nothing
         x = x.masked_fill((places >= begin) & (places < begin + width), 0.0)
@@ -157,7 +185,7 @@ def resume(checkpoint: Path, parts: dict) -> int:
     """Loads the checkpoint if there is one; gives the epoch to begin with."""
     if not checkpoint.is_file():
         return 0
-    state = torch.load(checkpoint)
+    state = torch.load(checkpoint, map_location="cpu")
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["epoch"]
