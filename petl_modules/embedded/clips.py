@@ -137,7 +137,7 @@ def make_clip(
             break
     names = []
     if kind < options.speech_share / 2:
-        scene, names = make_scene(options, rng, samples, speech, sounds)
+        scene, names = random_sound(rng, samples / RATE, RATE, return_sources=True)
         talk = unit(talk) + unit(scene) * 10 ** (rng.uniform(-20, 5) / 20)
     talk *= 10 ** rng.uniform(-1.5, 0) / max(np.abs(talk).max(), 1e-5)
     return talk, [*names, "speech"]
