@@ -168,7 +168,17 @@ class WavLMBackbone(WaveformBackbone):
 
     def shared_by_layers(self, length: int) -> dict[str, Any]:
         layer: Any = self.points.layers[0].module
-        return {"position_bias": layer.attention.compute_bias(length, length)}
+        return {"position_bias": relative_bias(layer.attention, length)}
+
+
+def relative_bias(attention: Any, length: int) -> Tensor:
+    """What relative positions add to scores, `(heads, length, length)`, as WavLM's
+    `compute_bias` gives it, whose embedding's backward pass lets a GPU's host wait."""
+    table = attention.rel_attn_embed.weight
+    places = torch.arange(length, device=table.device)
+    buckets = attention._relative_positions_bucket(places - places.unsqueeze(1))
+    values = table.index_select(0, buckets.flatten())
+    return values.view(length, length, -1).permute(2, 0, 1)
 
 
 @cache
