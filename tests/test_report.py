@@ -119,6 +119,19 @@ def test_intervals_are_over_clips_and_differences_are_paired(tmp_path, capsys):
     assert above["bitfit"].startswith("+0.00 (-1") and "to +1" in above["bitfit"]
 
 
+def test_the_probe_is_the_one_without_adapters_in_its_head(tmp_path, capsys):
+    for right, method, more in (
+        (5, "linear", {}),
+        (9, "linear", {"layer_adapters": 512}),
+        (7, "lora", {}),
+    ):
+        folder = write(tmp_path, method, 1, right / 10, **more)
+        clips(folder, [True] * right + [False] * (10 - right))
+    above = column(tables(tmp_path, capsys)[1], "above the probe")
+    assert above["lora"].startswith("+20.00")
+    assert above["linear layer_adapters=512"].startswith("+40.00")
+
+
 def test_ranks_that_training_gave_are_their_mean(tmp_path, capsys):
     for fold, left in enumerate(([4, 1, 0], [2, 2, 2]), start=1):
         path = write(tmp_path, "adalora", fold, 0.5) / "results.json"

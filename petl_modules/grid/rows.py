@@ -253,12 +253,13 @@ def label(rows: Sequence[Row]) -> None:
 
 
 def probe_of(row: Row, rows: Sequence[Row], metric: str) -> Row | None:
-    """The linear probe of the same data and backbone: of several, the one that
-    validated best."""
+    """The linear probe of the same data and backbone, whose head has no adapters: of
+    several, the one that validated best."""
     found = [
         other
         for other in rows
         if other.method == PROBE
+        and not other.settings.get("layer_adapters")
         and all(
             other.settings.get(k) == row.settings.get(k) for k in ("few_shot", "source")
         )
