@@ -57,12 +57,13 @@ def make_clips(options: Namespace, cache: Path) -> dict[str, Tensor]:
         )
     write_json(settings, wanted)
     filterbank = KaldiFilterbank(RATE, options.mel_bins)
+    samples = (options.max_length - 1) * filterbank.shift + filterbank.length
     numbers = range(math.ceil(options.clips / SHARD))
     shards = [cache / f"clips_{number:04d}.pt" for number in numbers]
     for number, path in enumerate(progress_bar(shards, desc=f"clips, by {SHARD}")):
         if not path.is_file():
             rng = np.random.default_rng([options.seed, number])
-            wavs, sources = make_wavs(options, rng, speech, sounds)
+            wavs, sources = make_wavs(options, rng, samples, speech, sounds)
             shard = asked(options, wavs, teacher, second, filterbank)
             shard["sources"] = sources
             with whole(path) as partial:
@@ -72,11 +73,14 @@ def make_clips(options: Namespace, cache: Path) -> dict[str, Tensor]:
 
 
 def make_wavs(
-    options: Namespace, rng: Generator, speech: list[Path], sounds: list[Path]
+    options: Namespace,
+    rng: Generator,
+    samples: int,
+    speech: list[Path],
+    sounds: list[Path],
 ) -> tuple[Tensor, Tensor]:
     """`SHARD` clips `(clips, samples)` and their sources `(clips, kinds)`: new ones,
     and the share `options.remixes` made of two of those."""
-    samples = (options.max_length - 1) * RATE // 100 + RATE // 40
     wavs = np.zeros((SHARD, samples), np.float32)
     sources = torch.zeros(SHARD, len(SOURCES), dtype=torch.uint8)
     new = SHARD - round(options.remixes * SHARD)
