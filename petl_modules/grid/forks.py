@@ -8,19 +8,12 @@ of its own, which sees what it would see if its command line had started it.
 import atexit
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 
-# What runs import, and what that imports in turn; nothing is computed, so that the
-# server has no threads that a fork would lack
-IMPORTED = (
-    "petl_modules.train.start",
-    "petl_modules.train.folds",
-    "petl_modules.train.head_start",
-    "petl_modules.tasks.pictures",
-    "torch.utils.tensorboard",
-)
+SERVER = "petl_modules.grid.server"
 
 
 def run_forked(
@@ -46,7 +39,7 @@ def run_forked(
         The exit status; of one that a signal ended, the signal's number below zero.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*IMPORTED])
+    context.set_forkserver_preload([SERVER])
     process = context.Process(
         target=become,
         args=(
@@ -90,15 +83,19 @@ def become(
     """Be the process of a command line; `held` stays open to the end."""
     import torch
 
+    from petl_modules.grid.server import HAS_GPU
     from petl_modules.train.recipes import start
 
-    # torch makes its pool anew in a fork: threads that were first to ask would race
-    torch.set_num_threads(torch.get_num_threads())
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if HAS_GPU and torch.cuda._is_in_bad_fork():  # what was imported asked the driver
+        os.set_inheritable(held, True)
+        os.execv(sys.executable, [sys.executable, *arguments])
+    # torch makes its pool anew in a fork: threads that were first to ask would race
+    torch.set_num_threads(torch.get_num_threads())
     try:
         start(str(Path(arguments[0]).parent), arguments[1:])
     finally:  # a fork ends without them
