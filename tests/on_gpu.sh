@@ -33,6 +33,6 @@ part padded 90 "${steps[@]}" --batches=$one --methods="$adapters" --rows="$held"
 part compiled 90 "${steps[@]}" --batches=$many --methods="bottleneck,lora" --rows="$held, compiled" --compile
 part epochs 110 "${epochs[@]}" "${clips[@]}" "${source[@]}" --method=bottleneck --batch_size=$size \
   --number_of_epochs=3 --head_start_epochs=0 --precision=bf16 --max_duration=5
-part tests 100 "$python" -m pytest -q --maxfail=5 -p no:cacheprovider tests/test_gpu.py
+part tests 100 "$python" -m pytest -q --maxfail=5 -p no:cacheprovider tests/test_gpu.py tests/test_forks.py
 tail -n 40 "$folder"/*.log
 [ -n "$TINY" ] || nvidia-smi --query-gpu=name,clocks.sm,power.draw --format=csv | tee "$folder/card.log"

@@ -76,6 +76,35 @@ def test_jobs_are_all_combinations(tmp_path, monkeypatch, capsys):
     }
 
 
+def test_own_seeds_count_before_those_of_all(tmp_path):
+    own = {"lora": {"seeds": [4, 5, 6]}}
+    file = write(
+        tmp_path / "grid.yaml",
+        recipes=[
+            {"recipe": "ESD", "data_folder": "x", "task": "emotion", "methods": own},
+            {"recipe": "SpeechCommands", "data_folder": "x", "seeds": [3]},
+        ],
+        methods=["linear", {"method": "lora", "seeds": [1, 2]}],
+        output_folder=str(tmp_path / "out"),
+    )
+    for count in (3, 1):
+        found = {}
+        for job in load_benchmark(file, tiny=count == 1).jobs:
+            key = job.recipe, job.config["method"]
+            found.setdefault(key, []).append(job.config["seed"])
+        assert found == {
+            ("ESD", "linear"): [0],
+            ("ESD", "lora"): [4, 5, 6][:count],
+            ("SpeechCommands", "linear"): [3],
+            ("SpeechCommands", "lora"): [1, 2][:count],
+        }
+    folders = {job.folder.parent for job in load_benchmark(file).jobs}
+    assert {str(folder.relative_to(tmp_path / "out")) for folder in folders} == {
+        *("ESD/emotion/linear", "ESD/emotion/lora"),
+        *("SpeechCommands/linear", "SpeechCommands/lora"),
+    }
+
+
 GOOD = {"recipes": ["ESC50"], "methods": ["linear"]}
 
 
@@ -93,7 +122,8 @@ GOOD = {"recipes": ["ESC50"], "methods": ["linear"]}
         ({"overrides": {"lr": "fast"}}, "--lr=fast must be a number"),
         ({"overrides": {"seed": 3}}, "seed cannot be among the overrides"),
         ({"overides": {}}, "the key overides, which nothing reads: is it overrides?"),
-        ({"seeds": 3}, "needs seeds: a list of whole numbers"),
+        ({"seeds": 3}, "seeds must be a list of whole numbers"),
+        ({"methods": [{"method": "lora", "seeds": []}]}, "seeds must be a list"),
         ({"parallel": 0}, "parallel must be a whole number of at least 1"),
     ],
 )

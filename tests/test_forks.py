@@ -4,14 +4,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 RUN = """
 import sys
 from petl_modules.grid import forks
 forks.SERVER = sys.argv[1]
 with open("log.txt", "w") as log, open("held", "w") as held:
-    command = [sys.executable, *sys.argv[2:]]
-    status = forks.run_forked(command, log.fileno(), held.fileno(), {"PETL_SAID": "yes"})
+    given = [sys.executable, *sys.argv[2:]], log.fileno(), held.fileno()
+    status = forks.run_forked(*given, {"PETL_SAID": "yes"})
     sys.exit(status)
 """
 TRAIN = """
@@ -45,7 +46,9 @@ def run_python(*arguments, cwd):
 
 
 @pytest.mark.parametrize("driver_was_asked", [False, True])
-def test_a_job_is_the_process_of_its_command_line(tmp_path, monkeypatch, driver_was_asked):
+def test_a_job_is_the_process_of_its_command_line(
+    tmp_path, monkeypatch, driver_was_asked
+):
     """Also where CUDA's driver was asked before the fork, which may then use no GPU."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
@@ -55,9 +58,25 @@ def test_a_job_is_the_process_of_its_command_line(tmp_path, monkeypatch, driver_
     ran = run_python("-c", RUN, "own_server", *given, cwd=tmp_path)
     assert ran.returncode == 3, ran.stderr
     said = (tmp_path / "log.txt").read_text().split("\n")
-    assert said == [f"{not driver_was_asked} yes hparams/adapter.yaml --lr=1", "None", ""]
+    assert said == [
+        f"{not driver_was_asked} yes hparams/adapter.yaml --lr=1",
+        "None",
+        "",
+    ]
 
 
 def test_the_server_leaves_the_driver_alone(tmp_path):
     ran = run_python("-c", f"import sys{ASKED}", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_job_can_use_the_gpu(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import torch; print(torch.ones(2, device='cuda').sum().item())"
+    )
+    given = tmp_path / "train.py", "hparams/adapter.yaml"
+    ran = run_python("-c", RUN, "petl_modules.grid.server", *given, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "log.txt").read_text() == "2.0\n"

@@ -265,6 +265,23 @@ def test_the_average_needs_all_tasks(tmp_path, capsys):
     assert rows[3] == ["lora", "1,020", "50.00", "70.00", "60.00"]
 
 
+def test_rows_of_two_backbones_are_all_kept(tmp_path, capsys):
+    for source, accuracy in (("/a/ast", 0.5), ("/b/whisper", 0.7)):
+        for recipe in ("ESC50", "SpeechCommands"):
+            write(
+                tmp_path / source[1:], "lora", 1, accuracy, recipe=recipe, source=source
+            )
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path), f"--output={out}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("| lora ")][:2] == [
+        "| lora ast | 1,020 | 50.00 | 50.00 | 50.00 |",
+        "| lora whisper | 1,020 | 70.00 | 70.00 | 70.00 |",
+    ]
+    drawn = (out / "trade_off.svg").read_text()
+    assert "lora ast" in drawn and "lora whisper" in drawn
+
+
 def test_published_figures_are_marked(tmp_path, capsys):
     write(tmp_path, "lora", 1, 0.5)
     out = tables(tmp_path, capsys)[2]

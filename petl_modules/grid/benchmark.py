@@ -57,7 +57,7 @@ TINY = {
     "skip_broken": True,
 }
 PATHS = ("data_folder", "data", "clip_folder", "source")
-IN_RUN_NAME = ("few_shot", "method", "task")
+IN_RUN_NAME = ("few_shot", "method", "task", "seeds")
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,12 @@ def load_benchmark(
     folder = changes.pop("output_folder", f"{folder}_tiny" if tiny else folder)
     folder = Path(expanded(folder)).resolve()
     given["changes"], given["tiny"] = changes, TINY if tiny else {}
-    given["seeds"] = given["seeds"][:1] if tiny else given["seeds"]
     jobs = {}
-    for recipe, variant, method, seed in itertools.product(
-        recipes_of(given, path),
-        given["variants"],
-        methods_of(given, path),
-        given["seeds"],
+    for recipe, variant, method in itertools.product(
+        recipes_of(given, path), given["variants"], methods_of(given, path)
     ):
         try:
-            made = make_jobs(folder, recipe, variant, method, seed, given)
+            made = make_jobs(folder, recipe, variant, method, given)
         except UserError as error:
             raise UserError(f"{path}, {recipe['name']}: {error}") from None
         for job in made:
@@ -192,14 +188,15 @@ def show(benchmark: Benchmark) -> int:
 
 
 def make_jobs(
-    folder: Path, recipe: dict, variant: dict, method: dict, seed: int, given: dict
+    folder: Path, recipe: dict, variant: dict, method: dict, given: dict
 ) -> list[Job]:
-    """The jobs of all folds of one recipe and method."""
+    """The jobs of all seeds and folds of one recipe and method."""
     entries = [dict(variant), dict(method)]
     names = [plain_name(entry.pop("name", None)) for entry in entries]
     variant, method = entries
     settings = {**given["overrides"], **recipe["settings"], **variant, **method}
     settings |= recipe["methods"].get(names[1] or method["method"]) or {}
+    seeds = seeds_of(settings.pop("seeds", given["seeds"]))
     settings |= fitting(given["changes"], recipe["recipe"], method["method"])
     for key in RESERVED:
         if key in settings and (key != "method" or key not in method):
@@ -209,7 +206,7 @@ def make_jobs(
             settings[key] = full_path(settings[key])
     home = folder / recipe["name"] / home_of(entries, names)
     caches = {"cache_folder": str(folder / "cache")}  # one for all jobs
-    settings = {**caches, **settings, "seed": seed, "output_folder": str(home)}
+    settings = {**caches, **settings, "output_folder": str(home)}
     task = recipe["name"] if recipe["named"] else None
     called = [names[1] or method["method"], names[0]] if any(names) else []
     name = " ".join(filter(None, called)) or None
@@ -222,11 +219,20 @@ def make_jobs(
         known = knobs_of(recipe["recipe"], method["method"])
         less = {k: v for k, v in given["tiny"].items() if k in known}
         settings |= {k: v for k, v in less.items() if k not in given["changes"]}
-    whole = job()
-    folds = whole.config["folds"]
-    if not folds or whole.config["fold"] is not None:
-        return [whole]
-    return [job(fold=fold) for fold in (folds[:1] if given["tiny"] else folds)]
+        seeds = seeds[:1]
+    config = job(seed=seeds[0]).config
+    folds = config["folds"]
+    if not folds or config["fold"] is not None:
+        return [job(seed=seed) for seed in seeds]
+    folds = folds[:1] if given["tiny"] else folds
+    return [job(seed=seed, fold=fold) for seed in seeds for fold in folds]
+
+
+def seeds_of(said: Any) -> list[int]:
+    """The seeds that a file gives; a UserError if they are none."""
+    if isinstance(said, list) and said and all(type(seed) is int for seed in said):
+        return said
+    raise UserError("seeds must be a list of whole numbers.")
 
 
 def fitting(changes: dict, recipe: str, method: str) -> dict[str, Any]:
@@ -331,7 +337,6 @@ def read(path: str | Path) -> dict[str, Any]:
         ("recipes", str | dict, "names or mappings"),
         ("methods", str | dict, "names or mappings"),
         ("variants", dict, "mappings"),
-        ("seeds", int, "whole numbers"),
     ):
         value = given[key]
         fine = isinstance(value, list) and value

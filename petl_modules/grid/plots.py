@@ -53,8 +53,8 @@ def trade_off(tasks: Sequence[Task], stem: Path) -> Path:
                 continue
             size, mean = sum(row.trained.values()), row.mean(task.metric)
             std = row.error(task.metric)
-            look = {"linestyle": "none", **looks[row.label]}
-            axes.errorbar(size, mean, yerr=std, label=as_it_is(row.label), **look)
+            look = {"linestyle": "none", **looks[row.full_label]}
+            axes.errorbar(size, mean, yerr=std, label=as_it_is(row.full_label), **look)
             points.append((size, mean))
         front = pareto_front(points, lower_is_better(task.metric))
         sizes, means = zip(*front, strict=True)
@@ -78,7 +78,7 @@ def few_shot_curves(tasks: Sequence[Task], stem: Path) -> Path:
         curves, ticks = defaultdict(list), shots_of(task)
         for row in task.rows:
             point = ticks.index(row.few_shot), row.mean(task.metric)
-            curves[row.label].append((*point, row.error(task.metric) or 0.0))
+            curves[row.full_label].append((*point, row.error(task.metric) or 0.0))
         for name, curve in curves.items():
             x, means, stds = zip(*curve, strict=True)
             axes.errorbar(x, means, yerr=stds, label=as_it_is(name), **looks[name])
@@ -173,7 +173,7 @@ def with_legend(figure: Figure, panels: Sequence[Axes]) -> Figure:
 def styles(tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
     """Colours of the methods, the same in all plots, and markers of the rows, by
     label."""
-    rows = {row.label: row for task in tasks for row in task.rows}
+    rows = {row.full_label: row for task in tasks for row in task.rows}
     colours, names = pyplot.get_cmap("tab20"), [*method_table()]
     return {
         label: {

@@ -109,7 +109,7 @@ def draw(tasks: Sequence[Task], output: Path) -> list[Path]:
             pairs = [pair for run in row.runs for pair in guesses(run)]
             if pairs:
                 shots = "" if row.few_shot is None else f" {row.few_shot}-shot"
-                name = f"{task.name} {row.label}{shots}"
+                name = f"{task.name} {row.full_label}{shots}"
                 stem = output / f"confusions_{slug(name)}"
                 shown.append(plots.confusions(pairs, name, stem))
     return shown

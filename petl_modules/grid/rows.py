@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 from petl_modules.errors import UserError
 from petl_modules.grid.intervals import Interval, bootstrap, over_runs, wilson
@@ -31,6 +32,8 @@ class Row:
     settings : dict
     label : str
         The method, and what tells it from other rows of the same method.
+    full_label : str
+        The label, and the backbone's name where there are several beside each other.
     runs, missing : list of Run
     probe : Row or None
         The linear probe's row that this one is compared with.
@@ -38,6 +41,7 @@ class Row:
 
     settings: dict
     label: str = ""
+    full_label: str = ""
     runs: list[Run] = field(default_factory=list)
     missing: list[Run] = field(default_factory=list)
     probe: "Row | None" = None
@@ -46,6 +50,11 @@ class Row:
     def method(self) -> str:
         """The method's name."""
         return self.settings["method"]
+
+    @property
+    def backbone(self) -> str:
+        """Its name: the last part of its path."""
+        return Path(str(self.settings["source"])).name
 
     @property
     def few_shot(self) -> int | None:
@@ -212,9 +221,12 @@ def tasks_of(
     for (name, _), row in rows.items():
         if row.runs:
             groups[name].append(row)
+    several = any(len({r.backbone for r in group}) > 1 for group in groups.values())
     tasks = []
     for name, group in sorted(groups.items()):
         label(group)
+        for row in group:
+            row.full_label = f"{row.label} {row.backbone}" if several else row.label
         group.sort(key=place)
         classes = {row.runs[0].classes for row in group} - {None}
         for at, chosen in enumerate(metrics_of(name, group, metric, paper)):

@@ -1,9 +1,9 @@
 """What the server of `grid.forks` imports, once for all its jobs.
 
-Nothing is computed, so that it has no threads that a fork would lack, and CUDA's driver is
-asked nothing: a fork of a process that has asked it can use no GPU. SpeechBrain asks as it
-is imported whether there is one; torch answers from NVML where this variable says so, and
-asks the driver all the same where there is no NVML.
+Nothing is computed, so that it has no threads that a fork would lack, and CUDA's driver
+is asked nothing: a fork of a process that has asked it can use no GPU. SpeechBrain asks
+as it is imported whether there is one; torch answers from NVML where this variable says
+so, and asks the driver all the same where there is no NVML.
 """
 
 import os

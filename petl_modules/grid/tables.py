@@ -105,7 +105,7 @@ def average_table(tasks: Sequence[Task]) -> Table:
     names = {}
     for task in tasks:
         for row in task.rows:
-            names.setdefault((row.label, row.few_shot), {})[task.name] = row
+            names.setdefault((row.full_label, row.few_shot), {})[task.name] = row
     few_shot = any(shots is not None for _, shots in names)
     heads = ["method", *(["few-shot"] if few_shot else []), "trained, without head"]
     heads += [f"{task.name}, {unit(task.metric)}" for task in tasks]
@@ -171,7 +171,7 @@ def our_cells(task: Task, row: Row) -> dict[str, str]:
         "method": row.label,
         "few-shot": str(row.few_shot or "all"),
         "rank": row.rank,
-        "backbone": short(row.settings["source"]),
+        "backbone": row.backbone,
         "runs": str(done) if done == asked else f"**{done} of {asked}**",
         f"test {unit(metric)}": f"{row.mean(metric):.2f}",
         "95 %": between(row.interval(metric)),
@@ -197,7 +197,7 @@ def numbers(task: Task, row: Row) -> dict[str, Any]:
         "method": row.label,
         "few_shot": row.few_shot,
         "rank": row.rank,
-        "backbone": short(row.settings["source"]),
+        "backbone": row.backbone,
         "source": "ours",
         "runs": len(row.runs),
         "missing": len(row.missing),
@@ -252,8 +252,3 @@ def gain(above: tuple[float, Interval | None] | None) -> str:
 def deviation(value: float | None) -> str:
     """A standard deviation as text."""
     return "" if value is None else f"{value:.2f}"
-
-
-def short(text: object) -> str:
-    """The last part of a path."""
-    return Path(str(text)).name
