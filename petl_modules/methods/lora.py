@@ -22,8 +22,8 @@ Alpha = Annotated[float, Range(above=0, most=65_536)]
 Variant = Literal["lora", "rslora", "dora", "pissa", "lora_fa"]
 
 
-class LoRA(Update):
-    """`s B A x`, to be added to a projection's output (Hu et al., arXiv 2106.09685).
+class LowRankUpdate(Update):
+    """`s B A x`, to be added to a projection's output: what the variants of LoRA share.
 
     Arguments
     ---------
@@ -76,11 +76,6 @@ class LoRA(Update):
         """`(..., hidden_size)` to `(..., out_features)`, whatever `out` is."""
         return self.b(self.a(self.dropout(x))) * self.scale
 
-    def onto(self, out: Tensor, x: Tensor) -> Tensor:
-        a, b = self.a.weight, self.b.weight
-        scaled = a if self.scale == 1 else a * self.scale
-        return product_onto(out, self.dropout(x), (scaled, b))
-
     def factors(self) -> tuple[Tensor, Tensor]:
         """A `(r, hidden_size)` and B `(out_features, r)` of the update `s B A`."""
         return self.a.weight, self.b.weight
@@ -91,7 +86,16 @@ class LoRA(Update):
         return self.scale * (b @ a)
 
 
-class PiSSA(LoRA):
+class LoRA(LowRankUpdate):
+    """`s B A x` (Hu et al., arXiv 2106.09685), added as part of a product."""
+
+    def onto(self, out: Tensor, x: Tensor) -> Tensor:
+        a, b = self.a.weight, self.b.weight
+        scaled = a if self.scale == 1 else a * self.scale
+        return product_onto(out, self.dropout(x), (scaled, b))
+
+
+class PiSSA(LowRankUpdate):
     """`s (B A - B0 A0) x`, where `s B0 A0` is the weight W's best approximation of rank
     r and B A begins as B0 A0 (Meng et al., arXiv 2404.02948).
 
@@ -124,14 +128,12 @@ class PiSSA(LoRA):
         begun = F.linear(F.linear(x, self.a0), self.b0)
         return (self.b(self.a(self.dropout(x))) - begun) * self.scale
 
-    onto = Update.onto
-
     def factors(self) -> tuple[Tensor, Tensor]:
         a = torch.cat([self.a.weight, self.a0])
         return a, torch.cat([self.b.weight, -self.b0], 1)
 
 
-class DoRA(LoRA):
+class DoRA(LowRankUpdate):
     """`m (W + s B A) x / |W + s B A|` in the place of `W x`, with a length m for every
     row (Liu et al., arXiv 2402.09353); the norm is taken as a constant in the backward
     pass, as the paper proposes.
@@ -150,8 +152,6 @@ class DoRA(LoRA):
         bias, stretch = self.place.bias, self.stretch()
         plain = out if bias is None else out - bias.to(out.dtype)
         return (stretch - 1) * plain + stretch * super().forward(x)
-
-    onto = Update.onto
 
     def stretch(self) -> Tensor:
         """`m / |W + s B A|`, `(out_features,)`."""
@@ -205,7 +205,7 @@ class LoRAProjections(WeightUpdates):
         self.kind = KINDS.get(knobs.get("variant", "lora"), LoRA)
         self.form = (self.kind is DoRA,)
 
-    def update_of(self, place: Projection) -> LoRA:
+    def update_of(self, place: Projection) -> LowRankUpdate:
         sizes = {"hidden_size": place.in_features, "out_features": place.out_features}
         update = self.kind(**sizes, **self.module_knobs)
         update.start(place, self.written_over)
