@@ -222,10 +222,8 @@ def test_scene_of_voices(tmp_path):
         ["--teacher=x", "--output=x", "--speech_share=0", "--voice_share=1"]
     )
     rng = np.random.default_rng(0)
-    made = [
-        clips.make_clip(options, rng, 16000, [tmp_path / "a.wav"], [])
-        for _ in range(20)
-    ]
+    mixer = clips.Mixer(options, 16000, [tmp_path / "a.wav"], [])
+    made = [mixer.clip(rng) for _ in range(20)]
     names = {name for _, sources in made for name in sources}
     assert "voice" in names and names <= {*TEXTURES, "voice"}
     assert all(np.isfinite(clip).all() and clip.any() for clip, _ in made)

@@ -3,6 +3,7 @@
 import json
 import math
 from argparse import Namespace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -58,12 +59,13 @@ def make_clips(options: Namespace, cache: Path) -> dict[str, Tensor]:
     write_json(settings, wanted)
     filterbank = KaldiFilterbank(RATE, options.mel_bins)
     samples = (options.max_length - 1) * filterbank.shift + filterbank.length
+    mixer = Mixer(options, samples, speech, sounds)
     numbers = range(math.ceil(options.clips / SHARD))
     shards = [cache / f"clips_{number:04d}.pt" for number in numbers]
     for number, path in enumerate(progress_bar(shards, desc=f"clips, by {SHARD}")):
         if not path.is_file():
             rng = np.random.default_rng([options.seed, number])
-            wavs, sources = make_wavs(options, rng, samples, speech, sounds)
+            wavs, sources = mixer.clips(rng)
             shard = asked(options, wavs, teacher, second, filterbank)
             shard["sources"] = sources
             with whole(path) as partial:
@@ -72,26 +74,73 @@ def make_clips(options: Namespace, cache: Path) -> dict[str, Tensor]:
     return {key: torch.cat([shard[key] for shard in shards]) for key in shards[0]}
 
 
-def make_wavs(
-    options: Namespace,
-    rng: Generator,
-    samples: int,
-    speech: list[Path],
-    sounds: list[Path],
-) -> tuple[Tensor, Tensor]:
-    """`SHARD` clips `(clips, samples)` and their sources `(clips, kinds)`: new ones,
-    and the share `options.remixes` made of two of those."""
-    wavs = np.zeros((SHARD, samples), np.float32)
-    sources = torch.zeros(SHARD, len(SOURCES), dtype=torch.uint8)
-    new = SHARD - round(options.remixes * SHARD)
-    for index in range(new):
-        wavs[index], names = make_clip(options, rng, samples, speech, sounds)
-        sources[index, [SOURCES.index(name) for name in names]] = 1
-    for index in range(new, SHARD):
-        one, other = rng.integers(new, size=2)
-        wavs[index], both = remixed(rng, wavs[one], wavs[other], RATE)
-        sources[index] = sources[one] | sources[other] if both else sources[one]
-    return torch.from_numpy(wavs), sources
+@dataclass(frozen=True)
+class Mixer:
+    """Makes clips of formula-made sounds and of recordings.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        Of pretraining: its remixes, speech_share, voice_share and sound_share.
+    samples : int
+        Length of a clip.
+    speech, sounds : list of Path
+        The recordings.
+    """
+
+    options: Namespace
+    samples: int
+    speech: list[Path]
+    sounds: list[Path]
+
+    def clips(self, rng: Generator) -> tuple[Tensor, Tensor]:
+        """`SHARD` clips `(clips, samples)` and their sources `(clips, kinds)`: new
+        ones, and the share `options.remixes` made of two of those."""
+        wavs = np.zeros((SHARD, self.samples), np.float32)
+        sources = torch.zeros(SHARD, len(SOURCES), dtype=torch.uint8)
+        new = SHARD - round(self.options.remixes * SHARD)
+        for index in range(new):
+            wavs[index], names = self.clip(rng)
+            sources[index, [SOURCES.index(name) for name in names]] = 1
+        for index in range(new, SHARD):
+            one, other = rng.integers(new, size=2)
+            wavs[index], both = remixed(rng, wavs[one], wavs[other], RATE)
+            sources[index] = sources[one] | sources[other] if both else sources[one]
+        return torch.from_numpy(wavs), sources
+
+    def clip(self, rng: Generator) -> tuple[Sound, list[str]]:
+        """One scene, utterance or both, and the names of its sources."""
+        kind = rng.random()
+        if kind >= self.options.speech_share:
+            return self.scene(rng)
+        talk = np.zeros(self.samples, np.float32)
+        position = 0
+        while position < self.samples:  # short utterances follow each other
+            utterance = read_recording(self.speech[rng.integers(len(self.speech))])
+            start = rng.integers(0, max(1, len(utterance) - self.samples // 2))
+            utterance = unit(utterance[start : start + self.samples - position])
+            talk[position : position + len(utterance)] = utterance
+            position += len(utterance) + int(rng.exponential(0.5) * RATE)
+            if rng.random() < 0.3:
+                break
+        names = []
+        if kind < self.options.speech_share / 2:
+            seconds = self.samples / RATE
+            scene, names = random_sound(rng, seconds, RATE, return_sources=True)
+            talk = unit(talk) + unit(scene) * 10 ** (rng.uniform(-20, 5) / 20)
+        talk *= 10 ** rng.uniform(-1.5, 0) / max(np.abs(talk).max(), 1e-5)
+        return talk, [*names, "speech"]
+
+    def scene(self, rng: Generator) -> tuple[Sound, list[str]]:
+        """A scene whose events are formula-made, stretches of speech, or of recorded
+        sounds, and the names of its sources."""
+        kind, events = rng.random(), None
+        if kind < self.options.voice_share:
+            events = {"voice": partial(voice, self.speech)} if self.speech else None
+        elif kind < self.options.voice_share + self.options.sound_share:
+            events = {"sound": partial(voice, self.sounds)} if self.sounds else None
+        seconds = self.samples / RATE
+        return random_sound(rng, seconds, RATE, return_sources=True, events=events)
 
 
 @torch.inference_mode()
@@ -116,52 +165,6 @@ def asked(
             logits = logits[:, place.clamp(0, logits.shape[1] - 1)]
             made["logits"].append(logits)
     return {name: torch.cat(parts).half() for name, parts in made.items() if parts}
-
-
-def make_clip(
-    options: Namespace,
-    rng: Generator,
-    samples: int,
-    speech: list[Path],
-    sounds: list[Path],
-) -> tuple[Sound, list[str]]:
-    """One scene, utterance or both, and the names of its sources."""
-    kind = rng.random()
-    if kind >= options.speech_share:
-        return make_scene(options, rng, samples, speech, sounds)
-    talk = np.zeros(samples, np.float32)
-    position = 0
-    while position < samples:  # short utterances follow each other
-        utterance = read_recording(speech[rng.integers(len(speech))])
-        start = rng.integers(0, max(1, len(utterance) - samples // 2))
-        utterance = unit(utterance[start : start + samples - position])
-        talk[position : position + len(utterance)] = utterance
-        position += len(utterance) + int(rng.exponential(0.5) * RATE)
-        if rng.random() < 0.3:
-            break
-    names = []
-    if kind < options.speech_share / 2:
-        scene, names = random_sound(rng, samples / RATE, RATE, return_sources=True)
-        talk = unit(talk) + unit(scene) * 10 ** (rng.uniform(-20, 5) / 20)
-    talk *= 10 ** rng.uniform(-1.5, 0) / max(np.abs(talk).max(), 1e-5)
-    return talk, [*names, "speech"]
-
-
-def make_scene(
-    options: Namespace,
-    rng: Generator,
-    samples: int,
-    speech: list[Path],
-    sounds: list[Path],
-) -> tuple[Sound, list[str]]:
-    """A scene whose events are formula-made, stretches of speech, or of recorded
-    sounds, and the names of its sources."""
-    kind, events = rng.random(), None
-    if kind < options.voice_share:
-        events = {"voice": partial(voice, speech)} if speech else None
-    elif kind < options.voice_share + options.sound_share:
-        events = {"sound": partial(voice, sounds)} if sounds else None
-    return random_sound(rng, samples / RATE, RATE, return_sources=True, events=events)
 
 
 def voice(recordings: list[Path], rng: Generator, n: int, rate: int) -> Sound:
