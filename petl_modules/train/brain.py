@@ -13,6 +13,8 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.checkpoints import average_checkpoints
 from torch import Tensor
+from torch.nn import SyncBatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from petl_modules.core.task_model import TaskModel
@@ -123,6 +125,20 @@ class PetlBrain(sb.Brain):
         )
 
     # Optimisation
+
+    def _wrap_distributed(self) -> None:
+        """SpeechBrain's hook: the gradients' mean over processes."""
+        if not self.distributed_launch:
+            return
+        for name, module in self.modules.items():
+            if not any(p.requires_grad for p in module.parameters()):
+                continue
+            # without device_ids, by which lengths would go to the GPU too: who asks it
+            # for a shape waits for all that it has to do
+            self.modules[name] = DistributedDataParallel(
+                SyncBatchNorm.convert_sync_batchnorm(module),
+                find_unused_parameters=self.find_unused_parameters,
+            )
 
     def init_optimizers(self) -> None:
         """AdamW, with groups that weight decay spares, and the schedule."""

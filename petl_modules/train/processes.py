@@ -53,7 +53,7 @@ class SharedBatches:
             On the device that all of it is computed on, which is not waited for.
         """
         own = weight * self.mine(step)
-        total = torch.tensor(float(own), device=loss.device)
+        total = torch.full((), float(own), device=loss.device)  # a copy would wait
         torch.distributed.all_reduce(total)
         return own * self.processes / total
 
