@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from card import OnCard, card
 from conftest import tone
 
 from petl_modules.errors import UserError
@@ -46,8 +47,8 @@ def recordings(tmp_path, monkeypatch):
     return Recordings(wavs, features, "cpu", TINY["segment"], progress=False)
 
 
-def trainer(**training):
-    return VocoderTrainer(SIZES, VocoderTraining(**TINY | training), "cpu")
+def trainer(device="cpu", **training):
+    return VocoderTrainer(SIZES, VocoderTraining(**TINY | training), device)
 
 
 def test_segments_are_those_of_their_spectrograms(recordings):
@@ -89,6 +90,18 @@ def test_a_run_that_was_stopped_ends_with_the_same_tensors(recordings, tmp_path)
     assert all(torch.equal(whole.mean[n], second.mean[n]) for n in whole.mean)
     with pytest.raises(UserError, match="holds a run with steps=6"):
         trainer(steps=7, spectral_steps=3).take_up(tmp_path / "parts")
+
+
+def test_a_run_goes_on_on_a_gpu_without_asking_it_for_counts(recordings, tmp_path):
+    first = trainer(steps=2, spectral_steps=0)
+    first.fit(recordings, tmp_path, None)
+    with card():
+        second = trainer("cuda", steps=2, spectral_steps=0)
+        second.take_up(tmp_path)
+        states = [s for o in second.optimizers for s in o.state.values()]
+        assert states and all(isinstance(s["exp_avg"], OnCard) for s in states)
+        assert not any(isinstance(s["step"], OnCard) for s in states)
+        assert all(isinstance(tensor, OnCard) for tensor in second.mean.values())
 
 
 def test_the_folder_is_a_vocoder(recordings, tmp_path):

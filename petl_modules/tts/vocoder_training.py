@@ -235,14 +235,16 @@ class VocoderTrainer:
         """
         if not (folder / STATE).is_file():
             return
-        state = torch.load(folder / STATE, self.device, weights_only=True)
+        # on a GPU the optimizers' counts of steps would have to be asked for
+        state = torch.load(folder / STATE, "cpu", weights_only=True)
         for name, value in asdict(self.training).items():
             if name != "checkpoint_steps" and state["training"][name] != value:
                 raise UserError(
                     f"{folder} holds a run with {name}={state['training'][name]}, now "
                     f"it is {value}: choose another --out, or delete that one."
                 )
-        self.step, self.mean = state["step"], state["mean"]
+        self.step = state["step"]
+        self.mean = {n: t.to(self.device) for n, t in state["mean"].items()}
         self.generator.load_state_dict(state["generator"])
         self.judge.load_state_dict(state["judge"])
         for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
