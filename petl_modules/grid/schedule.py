@@ -49,7 +49,7 @@ def run_here(jobs: Sequence[Job], root: Path, parallel: int = 1) -> int:
     def run(job: Job) -> str | None:
         place = places.get()
         try:
-            given = job.command(), job.folder, devices(place, job.processes)
+            given = job.command(), job.folder, devices(place, job)
             return run_job(*given, forked=job.processes == 1)
         finally:
             places.put(place)
@@ -158,11 +158,16 @@ def slurm_id(job: Job) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def devices(place: int, count: int) -> dict[str, str]:
-    """The GPUs of one of several places, as environment variables."""
+def devices(place: int, job: Job) -> dict[str, str]:
+    """The GPUs of one of several places, as environment variables; none where the job
+    names its device, whose number is that of all GPUs."""
+    if job.config["device"] not in (None, "cuda"):
+        return {}
     known = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = known.split(",") if known else [*map(str, range(torch.cuda.device_count()))]
     if not gpus:
         return {}
+    count = job.processes
     chosen = [gpus[(place * count + i) % len(gpus)] for i in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
+    # CUDA finds none at all where one is named twice
+    return {"CUDA_VISIBLE_DEVICES": ",".join(dict.fromkeys(chosen))}

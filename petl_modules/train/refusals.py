@@ -74,6 +74,27 @@ def refuse_device(config: Config) -> None:
         raise UserError(
             "Several processes on a CPU need --distributed_backend=gloo --device=cpu."
         )
+    if together and not on_cpu:
+        refuse_shared_gpus(config)
+
+
+def refuse_shared_gpus(config: Config) -> None:
+    """Raise a UserError where processes that train together would meet on a GPU."""
+    import torch
+
+    device, nccl = config["device"], config["distributed_backend"] == "nccl"
+    if device is not None and nccl:
+        raise UserError(
+            f"device={device}: of several processes each takes a GPU of its own. Leave "
+            "it out; CUDA_VISIBLE_DEVICES says which GPUs there are."
+        )
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config["processes"]))
+    gpus = torch.cuda.device_count()
+    if device is None and processes > gpus:
+        raise UserError(
+            f"{processes} processes need a GPU each, and there "
+            f"{'is 1' if gpus == 1 else f'are {gpus}'} here: lower --processes."
+        )
 
 
 def refuse_workers(config: Config) -> None:
