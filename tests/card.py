@@ -194,8 +194,8 @@ def refuse(func, args, kwargs, tensors):
         raise RuntimeError(f"{func}: a generator of the CPU for the card")
     if packet in GIVES_A_NUMBER:
         waits.append(str(func))
-    if func in COPIES or WHOLE in within:
-        return
+    if func in COPIES or WHOLE in within or packet == aten._ctc_loss_backward:
+        return  # CTC takes its lengths from the CPU
     others = [t for t in tensors if not isinstance(t, OnCard)]
     if packet in BY_PLACES:
         places = [i for i in args[1] if i is not None]

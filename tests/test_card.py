@@ -4,16 +4,25 @@ a step waits for a GPU, as far as a pretended one shows it."""
 import pytest
 import torch
 from card import OnCard, card
+from speechbrain.lobes.models.HifiGAN import HifiganGenerator
 from test_invariants import CASES, MATRIX, MERGE, batch, build
-from tiny import tiny_writer
+from test_tts import HIFIGAN
+from tiny import tiny_speech_base, tiny_writer
 
 from petl_modules.backbones import load_backbone
 from petl_modules.core.adapted import AdaptedModel
 from petl_modules.core.precision import hold_base
 from petl_modules.core.task_model import TaskModel
+from petl_modules.data.batch import Batch
 from petl_modules.methods import make_method
 from petl_modules.train import brain
 from petl_modules.train.processes import SharedBatches
+from petl_modules.tts.config import FastSpeech2Config
+from petl_modules.tts.head import voice_head
+from petl_modules.tts.hifigan import HifiganConfig, new_generator, save_hifigan
+from petl_modules.tts.model import VoiceModel
+from petl_modules.tts.synthesize import Synthesizer
+from petl_modules.tts.task import TTS
 from petl_modules.use.adapter_file import save_adapter
 from petl_modules.use.engine import Engine
 
@@ -92,6 +101,77 @@ def test_text_is_written_on_the_card(tmp_path):
         with torch.no_grad():
             sound, counts = model(wavs.to("cuda"), lens).in_time()
             assert len(backbone.write(sound, counts)) == 3
+
+
+def hifigan_folders(folder):
+    """A vocoder as training leaves it, and one in SpeechBrain's layout."""
+    config = HifiganConfig(
+        FastSpeech2Config().features,
+        channels=16,
+        block_kernels=(3,),
+        block_dilations=((1, 2),),
+    )
+    (folder / "own").mkdir()
+    save_hifigan(folder / "own", config, new_generator(config).state_dict())
+    (folder / "speechbrains").mkdir()
+    (folder / "speechbrains" / "hyperparams.yaml").write_text(HIFIGAN)
+    return [folder / "own", folder / "speechbrains"]
+
+
+def test_a_vocoder_computes_where_the_voice_is(tmp_path, monkeypatch):
+    seen, forward = [], HifiganGenerator.forward
+    noted = lambda self, mel: seen.append(type(mel)) or forward(self, mel)  # noqa: E731
+    monkeypatch.setattr(HifiganGenerator, "forward", noted)
+    base = tiny_speech_base(tmp_path / "base")
+    for vocoder in ("griffin-lim", *hifigan_folders(tmp_path)):
+
+        def spoken(device, vocoder=str(vocoder)):
+            torch.manual_seed(0)  # SpeechBrain's weights are drawn
+            synthesizer = Synthesizer(base, None, vocoder, device, trust_code=True)
+            sound = synthesizer.speak("Go on!", "bob")
+            assert type(sound) is torch.Tensor
+            own = TTS(
+                ["bob"], AdaptedModel(synthesizer.base, make_method("linear")), None
+            )
+            own.vocoder = synthesizer.vocoder
+            again = own.played(synthesizer.spectrogram("Go on!", "bob"))
+            torch.testing.assert_close(again, sound)
+            return sound
+
+        expected = spoken("cpu")
+        seen.clear()
+        with card():
+            torch.testing.assert_close(spoken("cuda"), expected)
+        assert seen == ([] if vocoder == "griffin-lim" else [OnCard, OnCard])
+
+
+@pytest.mark.parametrize("alignment", ["forced", "learned"])
+def test_a_step_of_speech_waits_for_a_learned_alignment_alone(alignment, tmp_path):
+    base = load_backbone(tiny_speech_base(tmp_path / "base", alignment=alignment))
+    model = AdaptedModel(base, make_method("lora"))
+    head = voice_head(base, ["ann", "eve"])
+    task = TTS(["ann", "eve"], model, head, cache_folder=str(tmp_path))
+
+    def clip(speaker, symbols, frames):
+        return {
+            "id": str(speaker),
+            "speaker_index": speaker,
+            "symbols": torch.arange(1, 1 + symbols),
+            "mel": torch.randn(frames, 80),
+            "pitch": torch.rand(frames),
+            "energy": torch.rand(frames),
+            "frames": torch.tensor([frames - symbols + 1] + [1] * (symbols - 1)),
+        }
+
+    with card() as waits:
+        own = VoiceModel(model, head).to("cuda").train()
+        batch = Batch([clip(0, 6, 20), clip(1, 4, 11)])
+        waits.clear()
+        batch = batch.to("cuda", non_blocking=True)
+        task.loss(own(**task.inputs(batch)), batch).backward()
+        own.before_step()
+    # of the learned one: scores, mask and path, and the counts of symbols and frames
+    assert len(waits) == (0 if alignment == "forced" else 5)
 
 
 def test_the_part_of_a_process_is_told_without_a_wait(monkeypatch):

@@ -45,7 +45,8 @@ class HifiganConfig:
 
 
 class HifiganVocoder:
-    """A generator as a function from spectrograms to sound.
+    """A generator as a function from spectrograms to sound on the CPU, which goes where
+    they are and computes there.
 
     Arguments
     ---------
@@ -59,9 +60,8 @@ class HifiganVocoder:
     @torch.no_grad()
     def __call__(self, mel: Tensor) -> Tensor:
         """`(frames, n_mels)` to `(samples,)`."""
-        device = next(self.generator.parameters()).device
-        mel = mel.float().to(device).T.unsqueeze(0)
-        return self.generator(mel)[0, 0].cpu()
+        generator = self.generator.to(mel.device)
+        return generator(mel.float().T.unsqueeze(0))[0, 0].cpu()
 
 
 def new_generator(config: HifiganConfig) -> HifiganGenerator:

@@ -33,7 +33,9 @@ def loss_terms(
     alignment = speech.alignment
     if alignment is None:
         return terms
-    terms["alignment"] = forward_sum(alignment.unsqueeze(1), counts, target.counts)
+    # SpeechBrain asks for the lengths clip by clip; a GPU answers once
+    asked = counts.cpu(), target.counts.cpu()
+    terms["alignment"] = forward_sum(alignment.unsqueeze(1), *asked)
     # -inf at padding is no number to multiply with 0
     on_path = alignment.masked_fill(~speech.mask.unsqueeze(1), 0.0) * speech.path
     terms["path"] = over_clips(-on_path.sum(-1), frames)

@@ -129,7 +129,11 @@ class Synthesizer:
 
     def speak(self, text: str, speaker: str | None = None, pace: float = 1.0) -> Tensor:
         """A text as a waveform `(samples,)`; arguments are those of `spectrogram`."""
-        return self.vocoder(self.spectrogram(text, speaker, pace))
+        return self.played(self.spectrogram(text, speaker, pace))
+
+    def played(self, mel: Tensor) -> Tensor:
+        """What `spectrogram` gave as a waveform `(samples,)`."""
+        return self.vocoder(mel.to(self.device))
 
     def spectrogram(
         self, text: str, speaker: str | None = None, pace: float = 1.0
@@ -252,7 +256,7 @@ def print_page(options: argparse.Namespace, adapters: list[str]) -> None:
             for text in options.texts:
                 mel = synthesizer.spectrogram(text, speaker, options.pace)
                 voice = f"{adapter}: {speaker}"
-                spoken.append(Spoken(voice, text, synthesizer.vocoder(mel), mel))
+                spoken.append(Spoken(voice, text, synthesizer.played(mel), mel))
     rate, hop = synthesizer.sample_rate, synthesizer.base.features.hop_length
     for path in write_page(folder, spoken, rate, hop / rate):
         print(path)

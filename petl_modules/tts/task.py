@@ -16,6 +16,7 @@ from speechbrain.utils.train_logger import TensorboardLogger, TrainLogger
 from torch import Tensor
 
 from petl_modules.core.adapted import AdaptedModel
+from petl_modules.core.transfer import to_device
 from petl_modules.data import SPLITS
 from petl_modules.errors import UserError, one_of
 from petl_modules.files import write_figure, write_tensors, write_text
@@ -200,7 +201,7 @@ class TTS(Task):
         return {
             "symbols": symbols,
             "counts": counts,
-            "speakers": torch.as_tensor(batch.speaker_index, device=mel.device),
+            "speakers": to_device(torch.as_tensor(batch.speaker_index), mel.device),
             "target": Target(
                 mel,
                 frames,
@@ -282,7 +283,7 @@ class TTS(Task):
         if judges == (None, None):
             return {}
         for row in self.rows:
-            wav, copy = self.vocoder(row["mel"]), self.vocoder(row["target"])
+            wav, copy = self.played(row["mel"]), self.played(row["target"])
             if self.recogniser is not None:
                 row["heard"] = self.recogniser.heard(wav, rate)
                 row["heard_in_copy"] = self.recogniser.heard(copy, rate)
@@ -297,6 +298,10 @@ class TTS(Task):
         if self.similarity is not None:
             found["speaker_similarity"] = mean(row["similarity"] for row in self.rows)
         return found
+
+    def played(self, mel: Tensor) -> Tensor:
+        """What the vocoder makes of a spectrogram, where the model is."""
+        return self.vocoder(mel.to(next(self.backbone.parameters()).device))
 
     def error(self, metrics: dict[str, float], loss: float) -> float:
         """What a better epoch makes smaller."""
@@ -339,9 +344,9 @@ class TTS(Task):
         """A picture and two sounds of one sentence; returns the picture's figure and
         the synthesised waveform."""
         name = str(Path(row["id"]).with_suffix("")).replace("/", "_")
-        wav, figure = self.vocoder(row["mel"]), spectrograms(row)
+        wav, figure = self.played(row["mel"]), spectrograms(row)
         write_figure(folder / f"{name}.png", figure, dpi=100)
-        sounds = {name: wav, f"{name}_target": self.vocoder(row["target"])}
+        sounds = {name: wav, f"{name}_target": self.played(row["target"])}
         for name, sound in sounds.items():
             write_sound(folder / f"{name}.wav", sound, self.features.sample_rate)
         return figure, wav

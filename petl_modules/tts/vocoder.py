@@ -37,7 +37,8 @@ def load_vocoder(
     Returns
     -------
     callable
-        Maps a log-mel spectrogram `(frames, n_mels)` to a waveform `(samples,)`.
+        Maps a log-mel spectrogram `(frames, n_mels)` to a waveform `(samples,)` on the
+        CPU. HiFi-GAN computes where the spectrogram is, Griffin-Lim on the CPU.
 
     Raises
     ------
@@ -100,9 +101,18 @@ def load_hifigan(source: str, trust_code: bool) -> Callable[[Tensor], Tensor]:
             f"The vocoder folder {source} has no hyperparams.yaml: it must be a "
             "HiFi-GAN in SpeechBrain's layout."
         )
-    no_updates = {"fetch_config": FetchConfig(allow_updates=False)}
-    hifigan = from_speechbrain(HIFIGAN, source, "HiFi-GAN", trust_code, **no_updates)
-    return lambda mel: hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
+    options = {
+        "fetch_config": FetchConfig(allow_updates=False),
+        "run_opts": {"device": "cpu"},  # or it would take a GPU where there is one
+    }
+    hifigan = from_speechbrain(HIFIGAN, source, "HiFi-GAN", trust_code, **options)
+
+    def vocoder(mel: Tensor) -> Tensor:
+        hifigan.device = mel.device
+        hifigan.hparams.generator.to(mel.device)
+        return hifigan.decode_batch(mel.float().T.unsqueeze(0))[0, 0].cpu()
+
+    return vocoder
 
 
 def from_speechbrain(
