@@ -34,8 +34,8 @@ import torch
 torch.cuda._is_compiled = lambda: True
 torch.cuda._device_count_nvml = lambda: 1
 torch._C._cuda_getDeviceCount = lambda: sys.exit("the driver was asked")
-import petl_modules.grid.server, speechbrain
-assert torch.cuda.is_available()
+import petl_modules.grid.server as server, os, speechbrain
+assert server.HAS_GPU and server.NVML not in os.environ
 """
 
 

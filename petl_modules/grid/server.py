@@ -2,8 +2,7 @@
 
 Nothing is computed, so that it has no threads that a fork would lack, and CUDA's driver
 is asked nothing: a fork of a process that has asked it can use no GPU. SpeechBrain asks
-as it is imported whether there is one; torch answers from NVML where this variable says
-so, and asks the driver all the same where there is no NVML.
+as it is imported whether there is one.
 """
 
 import os
@@ -11,15 +10,30 @@ from importlib import import_module
 
 import torch
 
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # a job has its own environment
-
-for name in (  # what runs import, and what that imports in turn
+# What runs import, and what that imports in turn
+IMPORTED = (
     "petl_modules.train.start",
     "petl_modules.train.folds",
     "petl_modules.train.head_start",
     "petl_modules.tasks.pictures",
     "torch.utils.tensorboard",
-):
-    import_module(name)
+)
+# By which torch asks NVML in the driver's place, where there is NVML
+NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
-HAS_GPU = torch.cuda.is_available()
+
+def import_all() -> bool:
+    """Import it; returns whether there is a GPU."""
+    before = os.environ.get(NVML)
+    os.environ[NVML] = "1"
+    try:
+        for name in IMPORTED:
+            import_module(name)
+        return torch.cuda.is_available()
+    finally:
+        os.environ.pop(NVML)
+        if before is not None:
+            os.environ[NVML] = before
+
+
+HAS_GPU = import_all()
